@@ -1,0 +1,1 @@
+//! Holdfast: see the crate's description; the text of this page comes with the code.

@@ -1,0 +1,1 @@
+//! One ledger for the memory of all parts.

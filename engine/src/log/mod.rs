@@ -1,0 +1,1 @@
+//! Each group's view of the write-ahead log.

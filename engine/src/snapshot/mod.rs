@@ -1,0 +1,1 @@
+//! The one format for state that travels.

@@ -1,0 +1,1 @@
+//! The durable base below the log.
