@@ -1,1 +1,5 @@
 //! Applied state.
+
+mod object;
+
+pub use object::{KeyRef, Object, ObjectKind};

@@ -43,6 +43,7 @@ pub trait Vfs: fmt::Debug + Send + Sync + 'static {
 pub trait VfsLock: fmt::Debug + Send + Sync {}
 
 /// An open file. Positions are explicit: there is no cursor.
+#[allow(clippy::len_without_is_empty, reason = "a fallible length, not a collection")]
 pub trait VfsFile: fmt::Debug + Send + Sync {
     /// Reads up to `buf.len()` bytes at `offset`; 0 at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
