@@ -1,1 +1,3 @@
 //! Holdfast: see the crate's description; the text of this page comes with the code.
+
+pub mod resp;
