@@ -12,8 +12,15 @@
 //! A client may switch between protocol versions at any time with `HELLO`: a handler always speaks in the terms of
 //! RESP3 (maps, sets, doubles, nulls) and [`Reply`] falls back to what RESP2 has.
 
+mod decode;
+#[cfg(test)]
+mod decode_tests;
+mod inline;
 mod output;
 mod reply;
+mod value;
 
+pub use decode::{Decoder, INLINE_BYTES_MAX, Limits, ProtocolError, Step, parse_integer, recycle_args};
 pub use output::{Mark, Output, SHARED_BYTES_MIN};
 pub use reply::{Deferred, ErrorCode, Proto, Reply};
+pub use value::{DEPTH_MAX, Value, ValueError};
