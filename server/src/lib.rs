@@ -1,3 +1,13 @@
-//! Holdfast: see the crate's description; the text of this page comes with the code.
+//! The Holdfast server: from a Redis client's socket to the disk and back.
+//!
+//! ```text
+//!  resp ──▶ command ──▶ shard ──▶ entry ──▶ replica: raft, engine::wal, engine::table ──▶ shard ──▶ resp
+//! ```
+//!
+//! [`resp`] turns bytes into commands and replies into bytes. One command table drives parsing, routing, COMMAND and
+//! help. A shard thread owns connections and groups; each turn it commits what all ready sockets asked as one log
+//! [`entry`].
 
+pub mod entry;
 pub mod resp;
+pub mod slot;
