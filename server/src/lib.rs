@@ -10,4 +10,5 @@
 
 pub mod entry;
 pub mod resp;
+pub mod settings;
 pub mod slot;

@@ -86,47 +86,40 @@ pub enum Step {
     },
 }
 
-/// Why a stream can't be understood. Its text is that of Redis; [`ProtocolError::reply_text`] is what to answer before
-/// closing the connection.
+/// Why a stream can't be understood. Its text, code included, is the error that Redis would answer before it closes the
+/// connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// The count of an array is no number, or too large.
-    #[error("invalid multibulk length")]
+    #[error("ERR Protocol error: invalid multibulk length")]
     InvalidMultibulkLength,
     /// The length of a string is no number, negative, or too large.
-    #[error("invalid bulk length")]
+    #[error("ERR Protocol error: invalid bulk length")]
     InvalidBulkLength,
     /// A string was due and something else came.
-    #[error("expected '$', got '{}'", .0.escape_ascii())]
+    #[error("ERR Protocol error: expected '$', got '{}'", .0.escape_ascii())]
     ExpectedBulk(u8),
     /// The line with an array's count does not end.
-    #[error("too big mbulk count string")]
+    #[error("ERR Protocol error: too big mbulk count string")]
     TooBigMultibulkCount,
     /// The line with a string's length does not end.
-    #[error("too big bulk count string")]
+    #[error("ERR Protocol error: too big bulk count string")]
     TooBigBulkCount,
     /// An inline command does not end.
-    #[error("too big inline request")]
+    #[error("ERR Protocol error: too big inline request")]
     TooBigInline,
     /// A quote in an inline command is not closed, or followed by something other than a space.
-    #[error("unbalanced quotes in request")]
+    #[error("ERR Protocol error: unbalanced quotes in request")]
     UnbalancedQuotes,
     /// More arguments than a client may send before it has authenticated.
-    #[error("unauthenticated multibulk length")]
+    #[error("ERR Protocol error: unauthenticated multibulk length")]
     UnauthenticatedMultibulk,
     /// A longer argument than a client may send before it has authenticated.
-    #[error("unauthenticated bulk length")]
+    #[error("ERR Protocol error: unauthenticated bulk length")]
     UnauthenticatedBulk,
     /// The command as a whole is larger than the limit, though each argument is not.
-    #[error("too big request")]
+    #[error("ERR Protocol error: too big request")]
     TooBigCommand,
-}
-
-impl ProtocolError {
-    /// The text for [`Reply::error`](super::Reply::error).
-    pub fn reply_text(&self) -> String {
-        format!("ERR Protocol error: {self}")
-    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -239,8 +232,9 @@ impl Decoder {
         self.spans.capacity() * size_of::<Span>() + self.words.capacity()
     }
 
+    /// Forgets the command being decoded, or the one just found: the next call starts at its buffer's first byte.
     #[inline]
-    fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.state = State::Start;
         self.position = 0;
         self.searched = 0;

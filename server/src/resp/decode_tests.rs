@@ -61,7 +61,7 @@ fn decode_all(stream: &[u8]) -> Vec<Command> {
 }
 
 fn error_of(stream: &[u8]) -> String {
-    run(stream, &[], &Limits::default()).1.map(|error| error.reply_text()).unwrap_or_default()
+    run(stream, &[], &Limits::default()).1.map(|error| error.to_string()).unwrap_or_default()
 }
 
 fn words(line: &str) -> Command {

@@ -1,0 +1,386 @@
+//! Flags over environment over file over defaults, with the place of every value.
+
+use super::table::{Setting, all};
+use super::{Change, Settings};
+use clap::{Arg, ArgAction, Command};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use toml::de::{DeTable, DeValue};
+
+/// Names of environment variables of ours begin so, and no others may.
+const VARIABLE_PREFIX: &str = "HOLDFAST_";
+/// The variable that names the file.
+const CONFIG_VARIABLE: &str = "HOLDFAST_CONFIG";
+/// No file of settings is larger, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Why there are no settings to start with.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The flags can't be understood, or help or the version was asked for.
+    #[error(transparent)]
+    Flags(#[from] clap::Error),
+    /// A file can't be used, or a value is unknown, wrong or contradictory. The text names the place.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl SettingsError {
+    /// Tells the user: help and version on standard output, what went wrong on standard error.
+    pub fn print(&self) {
+        match self {
+            // Nobody is there to be told if this fails.
+            SettingsError::Flags(error) => drop(error.print()),
+            SettingsError::Refused(text) => eprintln!("holdfast: {text}"),
+        }
+    }
+
+    /// The exit code of the process: 0 for help and version, 2 otherwise.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            SettingsError::Flags(error) if !error.use_stderr() => 0,
+            _ => 2,
+        }
+    }
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone)]
+enum Origin {
+    File { path: PathBuf, line: usize },
+    Variable(String),
+    Flag(String),
+}
+
+impl Origin {
+    fn describe(&self, name: &str) -> String {
+        match self {
+            Origin::File { path, line } => format!("{}:{line}: {name}", path.display()),
+            Origin::Variable(variable) => format!("the environment variable {variable}"),
+            Origin::Flag(flag) => flag.clone(),
+        }
+    }
+}
+
+/// Reads the settings from the flags in `arguments` (the first is the program's name), the variables in `environment`
+/// and the file that one of them names.
+///
+/// # Errors
+/// Help or version were asked for, or something is unknown, wrong, or contradictory; see [`SettingsError`].
+pub fn load(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Settings, SettingsError> {
+    let mut matches = command().try_get_matches_from(arguments)?;
+    let mut loader = Loader::default();
+    let variables = variables(environment)?;
+    let flag_file: Option<OsString> = matches.remove_one("config");
+    let file = flag_file.or_else(|| variables.iter().find(|(name, _)| name == CONFIG_VARIABLE).map(|v| v.1.clone()));
+    if let Some(file) = file.filter(|file| !file.is_empty()) {
+        let path = PathBuf::from(file);
+        loader.file(&path)?;
+        loader.settings.config_file = Some(path);
+    }
+    for (name, value) in variables.into_iter().filter(|(name, _)| name != CONFIG_VARIABLE) {
+        loader.variable(&name, &value)?;
+    }
+    for setting in all() {
+        if let Some(value) = matches.remove_one::<OsString>(setting.name) {
+            loader.set(setting, &text_of(&value, &setting.flag())?, Origin::Flag(setting.flag()))?;
+        }
+    }
+    loader.finish()
+}
+
+#[derive(Debug, Default)]
+struct Loader {
+    settings: Settings,
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+impl Loader {
+    fn set(&mut self, setting: &'static Setting, text: &str, origin: Origin) -> Result<(), SettingsError> {
+        setting
+            .set(&mut self.settings, text)
+            .map_err(|reason| SettingsError::Refused(format!("{}: {reason}", origin.describe(setting.name))))?;
+        self.origins.insert(setting.name, origin);
+        Ok(())
+    }
+
+    fn file(&mut self, path: &Path) -> Result<(), SettingsError> {
+        let refused = |line: usize, what: String| {
+            let place = if line == 0 { path.display().to_string() } else { format!("{}:{line}", path.display()) };
+            SettingsError::Refused(format!("{place}: {what}"))
+        };
+        let length = std::fs::metadata(path)
+            .map_err(|error| refused(0, format!("the settings file can't be read: {error}")))?
+            .len();
+        if length > FILE_BYTES_MAX {
+            return Err(refused(0, format!("a settings file of {length} bytes is no settings file")));
+        }
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| refused(0, format!("the settings file can't be read: {error}")))?;
+        let line_of = |at: usize| 1 + text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count();
+        let table = DeTable::parse(&text)
+            .map_err(|error| refused(error.span().map_or(0, |span| line_of(span.start)), error.message().to_owned()))?;
+        for (key, value) in table.get_ref() {
+            let line = line_of(key.span().start);
+            let name: &str = key.get_ref();
+            let Some(setting) = find(name) else {
+                return Err(refused(line, format!("there is no setting '{name}'{}", hint(name))));
+            };
+            let text = match value.get_ref() {
+                DeValue::String(text) => text.to_string(),
+                DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
+                DeValue::Boolean(value) => value.to_string(),
+                _ => return Err(refused(line, format!("{name} must be a string, a whole number, true or false"))),
+            };
+            self.set(setting, &text, Origin::File { path: path.to_owned(), line })?;
+        }
+        Ok(())
+    }
+
+    fn variable(&mut self, name: &str, value: &OsString) -> Result<(), SettingsError> {
+        let setting = all().iter().find(|setting| setting.variable() == name).ok_or_else(|| {
+            let wanted = name[VARIABLE_PREFIX.len()..].to_ascii_lowercase().replace('_', "-");
+            let hint = closest(&wanted)
+                .map(|setting| format!("; did you mean {}?", setting.variable()))
+                .unwrap_or_else(|| "; see holdfast --help".to_owned());
+            SettingsError::Refused(format!("the environment variable {name} is no setting{hint}"))
+        })?;
+        self.set(setting, &text_of(value, name)?, Origin::Variable(name.to_owned()))
+    }
+
+    fn finish(self) -> Result<Settings, SettingsError> {
+        let describe = |name: &str| match self.origins.get(name) {
+            Some(origin) => origin.describe(name),
+            None => format!("{name} (the default)"),
+        };
+        self.settings.check(describe).map_err(SettingsError::Refused)?;
+        Ok(self.settings)
+    }
+}
+
+/// Our variables, sorted by name so that the first error does not depend on the order of the environment.
+fn variables(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Vec<(String, OsString)>, SettingsError> {
+    let mut variables = Vec::new();
+    for (name, value) in environment {
+        if name.as_encoded_bytes().starts_with(VARIABLE_PREFIX.as_bytes()) {
+            variables.push((text_of(&name, "the name of an environment variable")?, value));
+        }
+    }
+    variables.sort();
+    Ok(variables)
+}
+
+fn text_of(value: &OsString, place: &str) -> Result<String, SettingsError> {
+    value
+        .to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| SettingsError::Refused(format!("{place}: '{}' is not valid UTF-8", value.display())))
+}
+
+fn find(name: &str) -> Option<&'static Setting> {
+    all().iter().find(|setting| setting.name == name)
+}
+
+fn hint(name: &str) -> String {
+    closest(&name.replace('_', "-").to_ascii_lowercase())
+        .map(|setting| format!("; did you mean '{}'?", setting.name))
+        .unwrap_or_else(|| "; holdfast --help lists them".to_owned())
+}
+
+/// The setting whose name is at most two letters away.
+fn closest(name: &str) -> Option<&'static Setting> {
+    all()
+        .iter()
+        .map(|setting| (distance(setting.name.as_bytes(), name.as_bytes()), setting))
+        .filter(|(distance, _)| *distance <= 2)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, setting)| setting)
+}
+
+/// How many letters must be changed, added or left out to make one word of the other.
+fn distance(one: &[u8], other: &[u8]) -> usize {
+    let other = &other[..other.len().min(64)];
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in other.iter().enumerate() {
+            let change = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
+/// The command line, made from the table.
+fn command() -> Command {
+    let mut command = Command::new("holdfast")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A durable key-value database that speaks the Redis protocol")
+        .long_about(
+            "A durable key-value database that speaks the Redis protocol.\n\n\
+             Every setting can be given as a flag, as an environment variable (HOLDFAST_ and its name in capitals), or \
+             as a key of the file that --config names; a flag wins over the environment, the environment over the \
+             file. Sizes are bytes or carry a unit: 64KiB, 64MiB, 2GiB.",
+        )
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .action(ArgAction::Set)
+                .value_parser(clap::value_parser!(OsString))
+                .help("A TOML file with settings, such as: port = 6380 [env: HOLDFAST_CONFIG=]"),
+        );
+    for setting in all() {
+        let default = if setting.default.is_empty() { "none" } else { setting.default };
+        let live = if setting.change == Change::Live { "; CONFIG SET can change it" } else { "" };
+        command = command.arg(
+            Arg::new(setting.name)
+                .long(setting.name)
+                .value_name(setting.placeholder)
+                .action(ArgAction::Set)
+                .allow_hyphen_values(true)
+                .value_parser(clap::value_parser!(OsString))
+                .help(format!("{}. [default: {default}; env: {}{live}]", setting.help, setting.variable())),
+        );
+    }
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Durability, StoreKind};
+
+    fn load_with(flags: &[&str], environment: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let flags = ["holdfast"].iter().chain(flags).map(OsString::from);
+        load(flags, environment.iter().map(|(name, value)| (name.into(), value.into())))
+    }
+
+    fn refusal(flags: &[&str], environment: &[(&str, &str)]) -> String {
+        let error = load_with(flags, environment).expect_err("a refusal");
+        assert_eq!(error.exit_code(), 2);
+        error.to_string()
+    }
+
+    fn file(text: &str) -> (tempfile::TempDir, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("holdfast.toml");
+        std::fs::write(&path, text).unwrap();
+        let path = path.to_str().unwrap().to_owned();
+        (folder, path)
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_table() {
+        let settings = load_with(&[], &[("PATH", "/bin"), ("OTHER_PORT", "x")]).unwrap();
+        assert_eq!(settings, Settings::default());
+        assert_eq!(settings.port, 6379);
+        assert!(settings.bind.is_loopback());
+        assert_eq!(settings.durability, Durability::Always);
+        assert_eq!(settings.memory_budget_bytes, 1 << 30);
+    }
+
+    #[test]
+    fn flag_wins_over_environment_and_environment_over_file() {
+        let (_folder, path) = file("port = 1000\nmaxclients = 11\nstore = \"sled\"\nprotected-mode = false\n");
+        let environment = [("HOLDFAST_PORT", "2000"), ("HOLDFAST_MAXCLIENTS", "12"), ("HOLDFAST_CONFIG", &path)];
+        let settings = load_with(&["--port", "3000"], &environment).unwrap();
+        assert_eq!(settings.port, 3000);
+        assert_eq!(settings.maxclients, 12);
+        assert_eq!(settings.store, StoreKind::Sled);
+        assert!(!settings.protected_mode);
+        assert_eq!(settings.config_file, Some(PathBuf::from(path)));
+    }
+
+    #[test]
+    fn every_setting_can_be_given_in_every_way() {
+        for setting in all() {
+            let value = match setting.default {
+                "" => "something",
+                value => value,
+            };
+            let by_flag = load_with(&[&setting.flag(), value], &[]).unwrap();
+            let by_variable = load_with(&[], &[(&setting.variable(), value)]).unwrap();
+            let (_folder, path) = file(&format!("{} = \"{value}\"\n", setting.name));
+            let mut by_file = load_with(&["--config", &path], &[]).unwrap();
+            by_file.config_file = None;
+            assert_eq!(by_flag, by_variable, "{}", setting.name);
+            assert_eq!(by_flag, by_file, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn unknown_settings_are_refused_with_their_place() {
+        let (_folder, path) = file("# comment\nport = 1\nmax-clients = 3\n");
+        assert_eq!(
+            refusal(&["--config", &path], &[]),
+            format!("{path}:3: there is no setting 'max-clients'; did you mean 'maxclients'?")
+        );
+        assert_eq!(
+            refusal(&[], &[("HOLDFAST_PROT", "1")]),
+            "the environment variable HOLDFAST_PROT is no setting; did you mean HOLDFAST_PORT?"
+        );
+        assert!(refusal(&["--prot", "1"], &[]).contains("--port"));
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_their_place() {
+        let (_folder, path) = file("port = 1\nmemory-budget = \"1MiB\"\n");
+        assert_eq!(
+            refusal(&["--config", &path], &[]),
+            format!("{path}:2: memory-budget: 1MiB is out of range: 32MiB to 64TiB")
+        );
+        assert_eq!(refusal(&["--port", "70000"], &[]), "--port: 70000 is out of range: 0 to 65535");
+        assert_eq!(
+            refusal(&[], &[("HOLDFAST_DURABILITY", "maybe")]),
+            "the environment variable HOLDFAST_DURABILITY: 'maybe' is not one of always, everysec, no"
+        );
+        let (_folder, path) = file("port = [1, 2]\n");
+        assert!(refusal(&["--config", &path], &[]).starts_with(&format!("{path}:1: port must be")));
+        let (_folder, path) = file("port = 1\n\nport = 2\n");
+        assert!(refusal(&["--config", &path], &[]).starts_with(&format!("{path}:3: ")));
+        let (_folder, path) = file("port = 1\n[bind]\nx = 1\n");
+        assert!(refusal(&["--config", &path], &[]).starts_with(&format!("{path}:2: bind must be")));
+        assert!(refusal(&["--config", "/nonexistent/x.toml"], &[]).contains("/nonexistent/x.toml"));
+    }
+
+    #[test]
+    fn contradictions_are_refused_with_both_places() {
+        let (_folder, path) = file("\nvalue-bytes-max = \"100MiB\"\n");
+        let text = refusal(&["--config", &path, "--memory-budget", "128MiB"], &[]);
+        assert!(text.starts_with("--memory-budget is 128MiB"), "{text}");
+        assert!(text.contains(&format!("{path}:2: value-bytes-max, which is 100MiB")), "{text}");
+        let text = refusal(&["--output-bytes-max", "32MiB"], &[]);
+        assert!(text.contains("value-bytes-max (the default) is 64MiB"), "{text}");
+        let text = refusal(&["--request-bytes-max", "64MiB"], &[]);
+        assert!(text.starts_with("--request-bytes-max is 64MiB"), "{text}");
+        let text = refusal(&["--log-bytes-max", "100MiB"], &[]);
+        assert!(text.starts_with("--log-bytes-max is 100MiB, less than four times log-segment-bytes"), "{text}");
+    }
+
+    #[test]
+    fn help_and_version_are_not_failures() {
+        for flag in ["--help", "-h", "--version"] {
+            assert_eq!(load_with(&[flag], &[]).expect_err("text").exit_code(), 0);
+        }
+        let help = load_with(&["--help"], &[]).expect_err("help").to_string();
+        for setting in all() {
+            assert!(help.contains(&setting.flag()), "{}", setting.name);
+            assert!(help.contains(&setting.variable()), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn password_is_not_in_the_debug_text() {
+        let settings = load_with(&["--requirepass", "s3cret"], &[]).unwrap();
+        assert!(!format!("{settings:?}").contains("s3cret"));
+    }
+}

@@ -1,0 +1,367 @@
+//! The table of settings.
+
+use super::parse::{bytes_within, choice, number_within, switch};
+use super::{Durability, LogLevel, MEMORY_BUDGET_BYTES_MIN, Settings, StoreKind};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+/// When a setting may be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Only by starting again.
+    AtStart,
+    /// Also by `CONFIG SET`, until the next start.
+    Live,
+}
+
+/// A row of the table.
+pub struct Setting {
+    /// The name: key in the file, flag, and name in `CONFIG GET`.
+    pub name: &'static str,
+    /// What the value looks like, for the help.
+    pub placeholder: &'static str,
+    /// The default, as it would be written.
+    pub default: &'static str,
+    /// When it may be changed.
+    pub change: Change,
+    /// What it means, with its unit.
+    pub help: &'static str,
+    set: fn(&mut Settings, &str) -> Result<(), String>,
+    get: fn(&Settings) -> String,
+}
+
+impl std::fmt::Debug for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Setting({})", self.name)
+    }
+}
+
+impl Setting {
+    /// Sets it from text.
+    ///
+    /// # Errors
+    /// Why the text is no value for it.
+    pub fn set(&self, settings: &mut Settings, text: &str) -> Result<(), String> {
+        (self.set)(settings, text)
+    }
+
+    /// Its value as `CONFIG GET` reports it: sizes in bytes, switches as yes or no.
+    pub fn get(&self, settings: &Settings) -> String {
+        (self.get)(settings)
+    }
+
+    /// The flag.
+    pub fn flag(&self) -> String {
+        format!("--{}", self.name)
+    }
+
+    /// The environment variable.
+    pub fn variable(&self) -> String {
+        format!("HOLDFAST_{}", self.name.to_ascii_uppercase().replace('-', "_"))
+    }
+}
+
+/// All settings, in the order of the help.
+pub fn all() -> &'static [Setting] {
+    ALL
+}
+
+const DURABILITIES: &[(&str, Durability)] =
+    &[("always", Durability::Always), ("everysec", Durability::Everysec), ("no", Durability::No)];
+const STORES: &[(&str, StoreKind)] = &[("fjall", StoreKind::Fjall), ("sled", StoreKind::Sled)];
+const LOG_LEVELS: &[(&str, LogLevel)] = &[
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
+fn yes_no(value: bool) -> String {
+    if value { "yes" } else { "no" }.to_owned()
+}
+
+const ALL: &[Setting] = &[
+    Setting {
+        name: "bind",
+        placeholder: "ADDRESS",
+        default: "127.0.0.1",
+        change: Change::AtStart,
+        help: "The address to listen on. 0.0.0.0 is every IPv4 interface, :: every interface; then set a password too",
+        set: |settings, text| {
+            settings.bind = match text.trim() {
+                "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+                text => text.parse().map_err(|_| format!("'{text}' is not an IP address"))?,
+            };
+            Ok(())
+        },
+        get: |settings| settings.bind.to_string(),
+    },
+    Setting {
+        name: "port",
+        placeholder: "PORT",
+        default: "6379",
+        change: Change::AtStart,
+        help: "The TCP port to listen on. 0 picks a free one, which the banner names",
+        set: |settings, text| {
+            settings.port = number_within(text, 0, 65535)? as u16;
+            Ok(())
+        },
+        get: |settings| settings.port.to_string(),
+    },
+    Setting {
+        name: "dir",
+        placeholder: "FOLDER",
+        default: "./holdfast-data",
+        change: Change::AtStart,
+        help: "The folder that holds the data. It is made if it is not there; one server at a time may use it",
+        set: |settings, text| {
+            if text.is_empty() {
+                return Err("a folder is needed".to_owned());
+            }
+            settings.dir = PathBuf::from(text);
+            Ok(())
+        },
+        get: |settings| {
+            std::path::absolute(&settings.dir).unwrap_or_else(|_| settings.dir.clone()).display().to_string()
+        },
+    },
+    Setting {
+        name: "durability",
+        placeholder: "MODE",
+        default: "always",
+        change: Change::AtStart,
+        help: "What an OK promises. always: the write is synced to disk; everysec: synced within a second; no: when the \
+               operating system likes",
+        set: |settings, text| {
+            settings.durability = choice(text, DURABILITIES)?;
+            Ok(())
+        },
+        get: |settings| settings.durability.to_string(),
+    },
+    Setting {
+        name: "store",
+        placeholder: "STORE",
+        default: "fjall",
+        change: Change::AtStart,
+        help: "The store below the log: fjall or sled. A data folder remembers its store and refuses another",
+        set: |settings, text| {
+            settings.store = choice(text, STORES)?;
+            Ok(())
+        },
+        get: |settings| settings.store.to_string(),
+    },
+    Setting {
+        name: "memory-budget",
+        placeholder: "SIZE",
+        default: "1GiB",
+        change: Change::AtStart,
+        help: "Memory for recent writes, cached values and buffers, at least 32MiB. Data beyond it stays on disk and is \
+               read from there",
+        set: |settings, text| {
+            settings.memory_budget_bytes = bytes_within(text, MEMORY_BUDGET_BYTES_MIN, 1 << 46)?;
+            Ok(())
+        },
+        get: |settings| settings.memory_budget_bytes.to_string(),
+    },
+    Setting {
+        name: "log-segment-bytes",
+        placeholder: "SIZE",
+        default: "64MiB",
+        change: Change::AtStart,
+        help: "The size of a file of the write-ahead log, 1MiB to 1GiB. Files are written once in advance and used again",
+        set: |settings, text| {
+            settings.log_segment_bytes = bytes_within(text, 1 << 20, 1 << 30)?;
+            Ok(())
+        },
+        get: |settings| settings.log_segment_bytes.to_string(),
+    },
+    Setting {
+        name: "log-bytes-max",
+        placeholder: "SIZE",
+        default: "1GiB",
+        change: Change::AtStart,
+        help: "The size of the write-ahead log on disk above which recent writes are moved to the store so that it can \
+               be cut",
+        set: |settings, text| {
+            settings.log_bytes_max = bytes_within(text, 4 << 20, 1 << 46)?;
+            Ok(())
+        },
+        get: |settings| settings.log_bytes_max.to_string(),
+    },
+    Setting {
+        name: "value-bytes-max",
+        placeholder: "SIZE",
+        default: "64MiB",
+        change: Change::AtStart,
+        help: "The largest value, and the largest argument of a command, 1KiB to 512MiB. Redis's name for it is \
+               proto-max-bulk-len",
+        set: |settings, text| {
+            settings.value_bytes_max = bytes_within(text, 1 << 10, 512 << 20)? as usize;
+            Ok(())
+        },
+        get: |settings| settings.value_bytes_max.to_string(),
+    },
+    Setting {
+        name: "request-bytes-max",
+        placeholder: "SIZE",
+        default: "256MiB",
+        change: Change::AtStart,
+        help: "The largest command with all its arguments. At least 1MiB more than value-bytes-max",
+        set: |settings, text| {
+            settings.request_bytes_max = bytes_within(text, 1 << 20, 2 << 30)? as usize;
+            Ok(())
+        },
+        get: |settings| settings.request_bytes_max.to_string(),
+    },
+    Setting {
+        name: "output-bytes-max",
+        placeholder: "SIZE",
+        default: "256MiB",
+        change: Change::AtStart,
+        help: "Replies that may wait for a client that does not read them; beyond it the client is dropped. At least \
+               1MiB more than value-bytes-max",
+        set: |settings, text| {
+            settings.output_bytes_max = bytes_within(text, 1 << 20, 1 << 40)? as usize;
+            Ok(())
+        },
+        get: |settings| settings.output_bytes_max.to_string(),
+    },
+    Setting {
+        name: "maxclients",
+        placeholder: "COUNT",
+        default: "10000",
+        change: Change::Live,
+        help: "The most clients at a time; one more is refused with an error",
+        set: |settings, text| {
+            settings.maxclients = number_within(text, 1, 1_000_000)? as u32;
+            Ok(())
+        },
+        get: |settings| settings.maxclients.to_string(),
+    },
+    Setting {
+        name: "timeout",
+        placeholder: "SECONDS",
+        default: "0",
+        change: Change::Live,
+        help: "Seconds after which an idle client is closed; 0 for never",
+        set: |settings, text| {
+            settings.timeout_seconds = number_within(text, 0, i64::from(i32::MAX))? as u32;
+            Ok(())
+        },
+        get: |settings| settings.timeout_seconds.to_string(),
+    },
+    Setting {
+        name: "tcp-backlog",
+        placeholder: "COUNT",
+        default: "511",
+        change: Change::AtStart,
+        help: "Connections that the operating system holds until they are accepted",
+        set: |settings, text| {
+            settings.tcp_backlog = number_within(text, 1, 65535)? as u32;
+            Ok(())
+        },
+        get: |settings| settings.tcp_backlog.to_string(),
+    },
+    Setting {
+        name: "tcp-keepalive",
+        placeholder: "SECONDS",
+        default: "300",
+        change: Change::Live,
+        help: "Seconds of silence after which the operating system asks whether a client is still there; 0 for never. \
+               A change is for new connections",
+        set: |settings, text| {
+            settings.tcp_keepalive_seconds = number_within(text, 0, i64::from(i16::MAX))? as u32;
+            Ok(())
+        },
+        get: |settings| settings.tcp_keepalive_seconds.to_string(),
+    },
+    Setting {
+        name: "protected-mode",
+        placeholder: "YES/NO",
+        default: "yes",
+        change: Change::Live,
+        help: "Without a password, refuse clients that are not on this machine",
+        set: |settings, text| {
+            settings.protected_mode = switch(text)?;
+            Ok(())
+        },
+        get: |settings| yes_no(settings.protected_mode),
+    },
+    Setting {
+        name: "requirepass",
+        placeholder: "PASSWORD",
+        default: "",
+        change: Change::Live,
+        help: "The password that clients must give with AUTH or HELLO; empty for none. Other users of the machine can \
+               see flags: prefer the file or the environment",
+        set: |settings, text| {
+            if text.len() > 512 {
+                return Err("a password has at most 512 bytes".to_owned());
+            }
+            settings.requirepass = text.to_owned();
+            Ok(())
+        },
+        get: |settings| settings.requirepass.clone(),
+    },
+    Setting {
+        name: "reader-threads",
+        placeholder: "COUNT",
+        default: "4",
+        change: Change::AtStart,
+        help: "Threads that read values from disk which are not in memory, 1 to 64",
+        set: |settings, text| {
+            settings.reader_threads = number_within(text, 1, 64)? as usize;
+            Ok(())
+        },
+        get: |settings| settings.reader_threads.to_string(),
+    },
+    Setting {
+        name: "slowlog-log-slower-than",
+        placeholder: "MICROSECONDS",
+        default: "10000",
+        change: Change::Live,
+        help: "Commands that execute for at least so many microseconds go to the slow log; negative for none, 0 for all",
+        set: |settings, text| {
+            settings.slowlog_log_slower_than_us = number_within(text, -1, i64::MAX)?;
+            Ok(())
+        },
+        get: |settings| settings.slowlog_log_slower_than_us.to_string(),
+    },
+    Setting {
+        name: "slowlog-max-len",
+        placeholder: "COUNT",
+        default: "128",
+        change: Change::Live,
+        help: "The most entries of the slow log, up to 100000; the oldest go first",
+        set: |settings, text| {
+            settings.slowlog_max_len = number_within(text, 0, 100_000)? as usize;
+            Ok(())
+        },
+        get: |settings| settings.slowlog_max_len.to_string(),
+    },
+    Setting {
+        name: "log-level",
+        placeholder: "LEVEL",
+        default: "info",
+        change: Change::Live,
+        help: "What is logged: error, warn, info, debug or trace",
+        set: |settings, text| {
+            settings.log_level = choice(text, LOG_LEVELS)?;
+            Ok(())
+        },
+        get: |settings| settings.log_level.to_string(),
+    },
+    Setting {
+        name: "log-file",
+        placeholder: "FILE",
+        default: "",
+        change: Change::AtStart,
+        help: "Where to log; empty for standard error",
+        set: |settings, text| {
+            settings.log_file = PathBuf::from(text);
+            Ok(())
+        },
+        get: |settings| settings.log_file.display().to_string(),
+    },
+];
