@@ -1,0 +1,70 @@
+//! `kvctl`: Holdfast's command line.
+//!
+//! One run is one command (or one shell): the arguments are parsed (`args`), a [`holdfast_client::Client`] is made that
+//! connects once and repeats nothing (a person or script decides about repeating, told by the exit code), the command
+//! runs (`commands`, `status`, `shell`), and the answer is printed for whoever looks (`output`).
+
+mod args;
+mod commands;
+mod failure;
+mod output;
+mod shell;
+mod status;
+mod text;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use holdfast_client::{Address, Client, Config, Retry};
+
+use crate::args::{Arguments, Common, Subcommands};
+use crate::failure::{Answer, Failure, finish};
+use crate::output::Output;
+
+/// What `--timeout 0` means: longer than anybody waits.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+fn main() -> ExitCode {
+    let Arguments { common, command } = Arguments::parse();
+    let as_json = common.json;
+    // One thread is plenty for one connection.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return finish(Err(Failure::Local("cannot start".into(), error)), as_json),
+    };
+    finish(runtime.block_on(run(common, command)), as_json)
+}
+
+async fn run(common: Common, command: Subcommands) -> Result<Answer, Failure> {
+    let mut output = Output::new(common.json);
+    let config = configuration(&common)?;
+    let answer = match command {
+        Subcommands::Shell => shell::run(config, &mut output).await?,
+        Subcommands::Status { all } => status::run(&Client::new(config), all, &mut output).await?,
+        other => commands::run(&Client::new(config), other, common.escapes, &mut output).await?,
+    };
+    output.flush()?;
+    Ok(answer)
+}
+
+fn configuration(common: &Common) -> Result<Config, Failure> {
+    let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let address: Address = match &common.addr {
+        Some(address) => address.clone(),
+        None => match environment("HOLDFAST_ADDR") {
+            Some(text) => text.parse().map_err(|error| Failure::Usage(format!("HOLDFAST_ADDR: {error}")))?,
+            None => Address::new("127.0.0.1", 6379),
+        },
+    };
+    let timeout = if common.timeout.is_zero() { FOREVER } else { common.timeout };
+    let mut config = Config::new(address);
+    config.user = common.user.clone();
+    config.password = common.password.clone().or_else(|| environment("HOLDFAST_PASSWORD"));
+    config.name = Some("kvctl".into());
+    config.database = common.database;
+    config.timeout = timeout;
+    config.connect_timeout = timeout;
+    config.retry = Retry { attempts_max: 1, ..Retry::default() };
+    Ok(config)
+}
