@@ -7,9 +7,11 @@
 //! The crate knows nothing of consensus: the server carries plain structs between it and the Raft core.
 
 pub mod error;
+pub mod folder;
 pub mod ledger;
 pub mod log;
 pub mod snapshot;
+pub mod state_file;
 pub mod store;
 pub mod table;
 pub mod vfs;

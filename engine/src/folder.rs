@@ -1,0 +1,236 @@
+//! The data folder: whose it is, and that only one process uses it.
+//!
+//! ```text
+//!   holdfast-data/
+//!     LOCK        held exclusively while a node runs
+//!     IDENTITY    format, folder id, cluster id, boot number, store (a state file: replaced as a whole)
+//!     wal/ ...    what the node keeps
+//! ```
+//!
+//! The identity is what every segment of the log is bound to, so that a file from elsewhere is refused. The boot number
+//! grows with each open: a folder that was restored from an old backup shows a number that is behind.
+
+use crate::error::{Error, Result};
+use crate::state_file;
+use crate::vfs::{SharedVfs, VfsLock};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+const MAGIC: [u8; 8] = *b"HFFOLDER";
+/// The folder's format: raised when an older release could no longer make sense of what is in it.
+const VERSION: u32 = 1;
+const PAYLOAD_BYTES: usize = 48;
+
+/// The checkpoint store that a folder was made with; it cannot be changed afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreKind {
+    /// The `fjall` store.
+    Fjall,
+    /// The `sled` store.
+    Sled,
+}
+
+impl StoreKind {
+    /// The setting's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            StoreKind::Fjall => "fjall",
+            StoreKind::Sled => "sled",
+        }
+    }
+
+    fn decode(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(StoreKind::Fjall),
+            2 => Some(StoreKind::Sled),
+            _ => None,
+        }
+    }
+
+    fn encode(self) -> u8 {
+        match self {
+            StoreKind::Fjall => 1,
+            StoreKind::Sled => 2,
+        }
+    }
+}
+
+/// Who a folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FolderIdentity {
+    /// Random, given once.
+    pub folder: u128,
+    /// The cluster that the folder belongs to; 0 until it joined one.
+    pub cluster: u128,
+    /// How often the folder was opened: 1 the first time.
+    pub boot: u64,
+    /// The checkpoint store it was made with.
+    pub store: StoreKind,
+    /// Whether everything that a folder holds from its first start on was made: from then on an absent log is damage.
+    pub initialised: bool,
+}
+
+impl FolderIdentity {
+    fn encode(&self) -> [u8; PAYLOAD_BYTES] {
+        let mut out = [0; PAYLOAD_BYTES];
+        out[0..16].copy_from_slice(&self.folder.to_le_bytes());
+        out[16..32].copy_from_slice(&self.cluster.to_le_bytes());
+        out[32..40].copy_from_slice(&self.boot.to_le_bytes());
+        out[40] = self.store.encode();
+        out[41] = u8::from(self.initialised);
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (folder, rest) = bytes.split_first_chunk::<16>()?;
+        let (cluster, rest) = rest.split_first_chunk::<16>()?;
+        let (boot, rest) = rest.split_first_chunk::<8>()?;
+        let (&[store, initialised], _) = rest.split_first_chunk::<2>()?;
+        (bytes.len() == PAYLOAD_BYTES).then_some(())?;
+        Some(Self {
+            folder: u128::from_le_bytes(*folder),
+            cluster: u128::from_le_bytes(*cluster),
+            boot: u64::from_le_bytes(*boot),
+            store: StoreKind::decode(store)?,
+            initialised: initialised == 1,
+        })
+    }
+}
+
+/// An open data folder. The lock is held until this is dropped.
+#[derive(Debug)]
+pub struct DataFolder {
+    vfs: SharedVfs,
+    dir: PathBuf,
+    identity: FolderIdentity,
+    _lock: Box<dyn VfsLock>,
+}
+
+impl DataFolder {
+    /// Opens a folder, or makes it: takes the lock, checks or writes the identity, and counts the boot. `fresh_id` is a
+    /// random number for the case that the folder is new; `store` is what the settings say.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another process uses it; [`Error::Foreign`] when it was written by a newer release, was made
+    /// with another store, or holds files but no identity; [`Error::Damaged`] when the identity cannot be read;
+    /// [`Error::Io`] when it cannot be created or written.
+    pub fn open(vfs: SharedVfs, dir: &Path, fresh_id: u128, store: StoreKind) -> Result<Self> {
+        Self::make(&vfs, dir)?;
+        let lock_path = dir.join("LOCK");
+        let lock = vfs.lock(&lock_path).map_err(|e| match e.kind() {
+            ErrorKind::WouldBlock => Error::Locked { path: dir.to_path_buf() },
+            _ => Error::io("lock", &lock_path, e),
+        })?;
+        let path = dir.join("IDENTITY");
+        let identity = match state_file::read(&*vfs, &path, MAGIC, VERSION)? {
+            Some((_, payload)) => {
+                let mut identity = FolderIdentity::decode(&payload).ok_or_else(|| Error::Damaged {
+                    path: path.clone(),
+                    offset: 24,
+                    detail: "the identity makes no sense".to_owned(),
+                })?;
+                if identity.store != store {
+                    let detail = format!(
+                        "was made with the store \"{}\", the settings say \"{}\": set it back, or choose another folder with --dir",
+                        identity.store.name(),
+                        store.name()
+                    );
+                    return Err(Error::Foreign { path: dir.to_path_buf(), detail });
+                }
+                identity.boot += 1;
+                identity
+            }
+            None => {
+                Self::check_empty(&vfs, dir)?;
+                FolderIdentity { folder: fresh_id, cluster: 0, boot: 1, store, initialised: false }
+            }
+        };
+        let folder = Self { vfs, dir: dir.to_path_buf(), identity, _lock: lock };
+        folder.store_identity()?;
+        Ok(folder)
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Who the folder is. Its boot number is this run's.
+    pub fn identity(&self) -> &FolderIdentity {
+        &self.identity
+    }
+
+    /// Records that everything a folder holds was made, durably.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk refuses.
+    pub fn set_initialised(&mut self) -> Result<()> {
+        if self.identity.initialised {
+            return Ok(());
+        }
+        self.identity.initialised = true;
+        self.store_identity()
+    }
+
+    /// Binds the folder to a cluster, durably.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] when it belongs to another cluster, [`Error::Io`] when the disk refuses.
+    pub fn join_cluster(&mut self, cluster: u128) -> Result<()> {
+        match self.identity.cluster {
+            known if known == cluster => Ok(()),
+            0 => {
+                self.identity.cluster = cluster;
+                self.store_identity()
+            }
+            known => Err(Error::Foreign {
+                path: self.dir.clone(),
+                detail: format!("belongs to cluster {known:032x}, not to {cluster:032x}"),
+            }),
+        }
+    }
+
+    fn store_identity(&self) -> Result<()> {
+        state_file::write(&*self.vfs, &self.dir.join("IDENTITY"), MAGIC, VERSION, &self.identity.encode())
+    }
+
+    /// Creates the folder and makes it and its parents durable.
+    fn make(vfs: &SharedVfs, dir: &Path) -> Result<()> {
+        if vfs.exists(dir).map_err(|e| Error::io("look for", dir, e))? {
+            return Ok(());
+        }
+        // The nearest folder that is there already: every one below it is new, and its entry must be synced.
+        let mut created = vec![dir];
+        let mut parent = dir.parent();
+        while let Some(at) = parent.filter(|at| !at.as_os_str().is_empty()) {
+            if vfs.exists(at).map_err(|e| Error::io("look for", at, e))? {
+                break;
+            }
+            created.push(at);
+            parent = at.parent();
+        }
+        vfs.create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
+        for made in created.iter().rev() {
+            let above = made.parent().filter(|at| !at.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            vfs.sync_dir(above).map_err(|e| Error::io("sync", above, e))?;
+        }
+        Ok(())
+    }
+
+    /// A folder without an identity must be empty: what is in it is not ours, or the identity was lost.
+    fn check_empty(vfs: &SharedVfs, dir: &Path) -> Result<()> {
+        let names = vfs.list(dir).map_err(|e| Error::io("list", dir, e))?;
+        let ours = ["LOCK", "IDENTITY.tmp"];
+        match names.iter().find(|name| !ours.iter().any(|known| name.as_os_str() == *known)) {
+            None => Ok(()),
+            Some(name) => Err(Error::Foreign {
+                path: dir.to_path_buf(),
+                detail: format!(
+                    "holds \"{}\" but no IDENTITY file: it is not a data folder, or its identity was lost; choose an empty \
+                     folder with --dir",
+                    name.display()
+                ),
+            }),
+        }
+    }
+}
