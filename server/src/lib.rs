@@ -8,7 +8,12 @@
 //! help. A shard thread owns connections and groups; each turn it commits what all ready sockets asked as one log
 //! [`entry`].
 
+pub mod command;
 pub mod entry;
+#[allow(dead_code)] // The commands that change these follow.
+pub mod node;
 pub mod resp;
+#[allow(dead_code)] // The commands that change these follow.
+pub mod session;
 pub mod settings;
 pub mod slot;

@@ -13,7 +13,7 @@
 //! silently ignored is how people lose data.
 //!
 //! [`Settings`] never changes after the start. The few that `CONFIG SET` may change live in
-//! [`node::Live`](Live), which starts out with the values from here.
+//! [`node::Live`](crate::node::Live), which starts out with the values from here.
 
 mod load;
 mod parse;
