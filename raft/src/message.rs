@@ -1,0 +1,120 @@
+//! What replicas say to each other.
+//!
+//! A message is plain data; the host carries it. It may be lost, delayed, repeated or overtaken by a later one, but
+//! not altered: whoever sends it is a replica of the group (the transport authenticates peers), yet a message that no
+//! correct replica would send is refused, not believed ([`StepError`](crate::StepError)).
+
+use crate::entry::{Entry, ReplicaId, SnapshotMeta};
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Who sends it.
+    pub from: ReplicaId,
+    /// Who shall get it.
+    pub to: ReplicaId,
+    /// The sender's term; in [`MessageBody::PreVote`] and its grant, the term that the asker would campaign in.
+    pub term: u64,
+    /// What is said.
+    pub body: MessageBody,
+}
+
+/// What is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MessageBody {
+    /// Would you vote for me in this term? Binds nobody.
+    PreVote {
+        /// The last entry of the asker's log.
+        last_index: u64,
+        /// Its term.
+        last_term: u64,
+    },
+    /// The answer to [`MessageBody::PreVote`].
+    PreVoteReply {
+        /// Whether the answer is yes.
+        granted: bool,
+    },
+    /// Vote for me in this term.
+    Vote {
+        /// The last entry of the candidate's log.
+        last_index: u64,
+        /// Its term.
+        last_term: u64,
+        /// The leader of the term before asked for this election: voters needn't wait until they miss that leader.
+        transfer: bool,
+    },
+    /// The answer to [`MessageBody::Vote`].
+    VoteReply {
+        /// Whether the vote is given.
+        granted: bool,
+    },
+    /// Entries from the leader; without any, a probe or news of the commit index.
+    Append {
+        /// The entry right before the first of `entries`.
+        previous_index: u64,
+        /// Its term.
+        previous_term: u64,
+        /// The leader's commit index.
+        commit: u64,
+        /// Consecutive entries from `previous_index + 1`.
+        entries: Vec<Entry>,
+    },
+    /// My log equals yours up to `index`, durably.
+    AppendAccepted {
+        /// The last entry known to be equal.
+        index: u64,
+    },
+    /// My log doesn't hold your previous entry.
+    AppendRejected {
+        /// The `previous_index` that was refused.
+        previous_index: u64,
+        /// No entry after this one can be equal.
+        hint_index: u64,
+        /// The term of the entry at `hint_index` in the refusing log.
+        hint_term: u64,
+    },
+    /// The leader lives, and asks to be told so.
+    Heartbeat {
+        /// Numbers the rounds of one leader's term.
+        round: u64,
+        /// The leader's commit index as far as the receiver is known to have the entries.
+        commit: u64,
+    },
+    /// The answer to [`MessageBody::Heartbeat`].
+    HeartbeatReply {
+        /// The round that is answered.
+        round: u64,
+    },
+    /// Take this snapshot. The host sends the data before or with it.
+    Snapshot {
+        /// What the snapshot stands for.
+        meta: SnapshotMeta,
+    },
+    /// A snapshot was dealt with: this log now equals the leader's up to `index`, durably.
+    SnapshotReply {
+        /// The last entry known to be equal.
+        index: u64,
+    },
+    /// The applied state here is lost, the log is not: send a snapshot.
+    SnapshotWanted {
+        /// The oldest index of use.
+        index_min: u64,
+    },
+    /// Campaign now; the leader steps aside for you.
+    TimeoutNow,
+    /// A leader's message of an older term arrived; this message's term says what is current.
+    StaleTerm,
+}
+
+impl MessageBody {
+    /// Whether only the leader of the message's term sends this.
+    pub(crate) fn is_from_leader(&self) -> bool {
+        matches!(
+            self,
+            MessageBody::Append { .. }
+                | MessageBody::Heartbeat { .. }
+                | MessageBody::Snapshot { .. }
+                | MessageBody::TimeoutNow
+        )
+    }
+}

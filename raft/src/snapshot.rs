@@ -1,0 +1,147 @@
+//! Snapshots: for a replica whose next entries are compacted away, and for one that lost its applied state.
+//!
+//! # Flow
+//! ```text
+//!   leader core        leader host              follower host            follower core
+//!   Ready.snapshots ─▶ makes or finds one,
+//!                      streams its data ──────▶ receives and checks it
+//!                      send_snapshot(meta) ───▶ Message::Snapshot ─────▶ step
+//!                                               puts it in place  ◀───── Ready.write.snapshot
+//!                                               persisted(sequence) ───▶ SnapshotReply ─▶ leader
+//! ```
+//! The core never sees the data. The message that announces a snapshot is stepped only when its data is complete at the
+//! follower; should either get lost, the leader's host says so with [`Raft::report_snapshot`] and the leader tries anew.
+//!
+//! # On request
+//! A replica whose applied state is lost or damaged, but whose log and vote are whole, says so
+//! ([`Raft::request_snapshot`]) and goes on storing entries and voting; it neither applies nor campaigns until a snapshot
+//! came. Its log stays, because majorities count on it.
+
+use crate::{
+    entry::{ReplicaId, SnapshotMeta},
+    error::StepError,
+    message::MessageBody,
+    progress::Mode,
+    raft::Raft,
+    ready::{Role, SnapshotInstall, SnapshotNeed},
+};
+
+impl Raft {
+    // ---- leader ------------------------------------------------------------------------------------------------
+
+    /// Announces a snapshot whose data the host sends to `to`. No effect if this replica doesn't lead, or `to` needs none
+    /// any more.
+    pub fn send_snapshot(&mut self, to: ReplicaId, meta: SnapshotMeta) {
+        if self.role != Role::Leader {
+            return;
+        }
+        let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == to) else {
+            return;
+        };
+        match &mut peer.mode {
+            Mode::Snapshot { index } => *index = Some(meta.index),
+            _ if peer.snapshot_requested => {}
+            _ => return,
+        }
+        self.send(to, MessageBody::Snapshot { meta });
+    }
+
+    /// How sending a snapshot to `to` ended. After a failure the leader looks again what `to` needs. Success needn't be
+    /// reported: the replica itself acknowledges.
+    pub fn report_snapshot(&mut self, to: ReplicaId, delivered: bool) {
+        if self.role != Role::Leader || delivered {
+            return;
+        }
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == to) {
+            peer.snapshot_requested = false;
+            if matches!(peer.mode, Mode::Snapshot { .. }) {
+                peer.probe();
+                // Not before it answers a heartbeat: it may be gone.
+                peer.mode = Mode::Probe { sent: true };
+            }
+        }
+    }
+
+    pub(crate) fn on_snapshot_reply(&mut self, from: ReplicaId, index: u64) {
+        if self.role == Role::Leader
+            && let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == from)
+        {
+            peer.snapshot_requested = false;
+        }
+        self.on_accepted(from, index);
+    }
+
+    pub(crate) fn on_snapshot_wanted(&mut self, from: ReplicaId, index_min: u64) {
+        if self.role != Role::Leader {
+            return;
+        }
+        let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == from) else {
+            return;
+        };
+        // Asked again with every heartbeat; the host is asked once.
+        if !peer.snapshot_requested && !matches!(peer.mode, Mode::Snapshot { .. }) {
+            peer.snapshot_requested = true;
+            self.snapshots_needed.push(SnapshotNeed { to: from, index_min });
+        }
+    }
+
+    // ---- follower ----------------------------------------------------------------------------------------------
+
+    /// The applied state here is lost or damaged, the log is not: asks the leader for a snapshot, now and with every
+    /// heartbeat until one came. A leader resigns. Entries handed out and not applied count as lost with the state.
+    pub fn request_snapshot(&mut self) {
+        if self.role == Role::Leader {
+            self.become_follower(self.term, None);
+        }
+        self.snapshot_requested = Some(self.log.delivered());
+        if let Some(leader) = self.leader {
+            self.repeat_snapshot_request(leader);
+        }
+    }
+
+    pub(crate) fn repeat_snapshot_request(&mut self, leader: ReplicaId) {
+        if let Some(index_min) = self.snapshot_requested
+            && !self.is_installing()
+        {
+            self.send(leader, MessageBody::SnapshotWanted { index_min });
+        }
+    }
+
+    pub(crate) fn on_snapshot(&mut self, from: ReplicaId, meta: SnapshotMeta) -> Result<(), StepError> {
+        let (index, term) = (meta.index, meta.term);
+        let wanted = self.snapshot_requested.is_some_and(|index_min| index >= index_min);
+        let fits = self.log.base() <= index && self.log.matches(index, term);
+        if index <= self.log.commit() && index >= self.log.base() && !fits {
+            let ours = self.log.term(index).unwrap_or(0);
+            return Err(StepError::Diverged { from, index, ours, theirs: term });
+        }
+        if self.is_installing() {
+            // One at a time; the leader hears of the one under way when it is in place.
+            return Ok(());
+        }
+        if fits && wanted {
+            self.install(meta, true);
+        } else if fits {
+            // The log itself leads there.
+            self.log.commit_to(index);
+        } else if index > self.log.commit() {
+            self.install(meta, false);
+        }
+        let index = self.log.commit();
+        self.send_durable(from, MessageBody::SnapshotReply { index });
+        Ok(())
+    }
+
+    fn install(&mut self, meta: SnapshotMeta, keep_log_after: bool) {
+        if keep_log_after {
+            self.log.restore_state(meta.index, meta.term);
+        } else {
+            self.log.restore(meta.index, meta.term);
+            self.disown_writes(None);
+        }
+        self.forget_unapplied();
+        self.conf = meta.conf_state.clone();
+        self.snapshot_requested = None;
+        self.snapshot_pending = Some(SnapshotInstall { meta, keep_log_after });
+    }
+}

@@ -1,0 +1,69 @@
+//! Handing leadership over.
+//!
+//! The leader stops taking proposals, waits until the target has its whole log, and asks it to campaign at once, without
+//! a pre-vote and without others' loyalty in the way. If nothing came of it within an election timeout, the leader goes
+//! on as before, except for leases: the request to campaign may still arrive, so there are none in this term any more.
+
+use crate::{
+    entry::{Millis, ReplicaId},
+    error::TransferError,
+    message::MessageBody,
+    raft::Raft,
+    ready::Role,
+};
+
+/// A hand-over under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Transfer {
+    pub(crate) target: ReplicaId,
+    pub(crate) deadline: Millis,
+}
+
+impl Raft {
+    /// Hands leadership to `target`. Proposals are refused with [`ProposeError::Transferring`](crate::ProposeError) until
+    /// it is done or given up, after one election timeout.
+    ///
+    /// # Errors
+    /// If this replica doesn't lead, the target is not another voter, or a transfer is under way.
+    pub fn transfer_leader(&mut self, target: ReplicaId) -> Result<(), TransferError> {
+        if self.role != Role::Leader {
+            return Err(TransferError::NotLeader { hint: self.leader });
+        }
+        if self.transfer.is_some() {
+            return Err(TransferError::Transferring);
+        }
+        // The incoming half of a joint membership lasts; the outgoing doesn't.
+        if target == self.config.id || !self.conf.voters.contains(&target) {
+            return Err(TransferError::NotAVoter);
+        }
+        self.transfer = Some(Transfer { target, deadline: self.now + self.config.election_timeout_ms });
+        self.replicate = true;
+        self.continue_transfer();
+        Ok(())
+    }
+
+    /// Asks the target to campaign once it has the whole log.
+    pub(crate) fn continue_transfer(&mut self) {
+        let Some(transfer) = self.transfer else {
+            return;
+        };
+        let last = self.log.last();
+        if self.peers.iter().any(|peer| peer.id == transfer.target && peer.matched == last) {
+            self.reads.bar_lease();
+            self.send(transfer.target, MessageBody::TimeoutNow);
+        }
+    }
+
+    pub(crate) fn tick_transfer(&mut self) {
+        if self.transfer.is_some_and(|transfer| transfer.deadline <= self.now) {
+            self.transfer = None;
+        }
+    }
+
+    pub(crate) fn on_timeout_now(&mut self) {
+        if self.may_campaign() {
+            self.reset_election_deadline();
+            self.start_campaign(true);
+        }
+    }
+}
