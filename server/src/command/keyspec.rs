@@ -162,6 +162,7 @@ impl CommandSpec {
         let has = |word: &str| args.iter().skip(3).any(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
         match self.name {
             "set" if !has("get") => OW_UPDATE,
+            "bitfield" if super::bitfield::reads_only(args) => RO_ACCESS,
             _ => RW_ACCESS_UPDATE,
         }
     }
@@ -183,6 +184,8 @@ mod tests {
         assert_eq!(positions("mget a b c"), [1, 2, 3]);
         assert_eq!(positions("mset a 1 b 2"), [1, 3]);
         assert_eq!(positions("rename a b"), [1, 2]);
+        assert_eq!(positions("bitop and d a b"), [2, 3, 4]);
+        assert_eq!(positions("lcs a b idx"), [1, 2]);
         assert_eq!(positions("ping"), [0; 0]);
     }
 
@@ -190,6 +193,7 @@ mod tests {
     fn missing_arguments_are_missing_keys() {
         assert_eq!(positions("get"), [0; 0]);
         assert_eq!(positions("rename a"), [1]);
+        assert_eq!(positions("bitop and"), [0; 0]);
     }
 
     #[test]

@@ -21,15 +21,19 @@
 //! - A handler either writes exactly one reply and returns `Ok`, or writes nothing, changes nothing and returns the
 //!   [`Failure`] that [`CommandSpec::execute`] turns into an error reply.
 
-#![allow(dead_code)] // The rest of the table follows.
-
+mod bitfield;
+mod bits;
 mod cas;
 mod dump;
 mod exec;
 mod expire;
 mod failure;
+pub mod glob;
+mod introspect;
 mod keys;
 mod keyspec;
+mod lcs;
+pub mod mem;
 mod memory;
 mod needs;
 mod numbers;
@@ -38,6 +42,7 @@ mod resolve;
 mod spec;
 mod special;
 mod strings;
+mod syntax;
 mod table;
 
 pub use exec::{Exec, Keyspace};

@@ -155,6 +155,9 @@ mod tests {
 23 cas
 24 cad
 25 delifeq
+40 setbit
+44 bitop
+45 bitfield
 60 del
 61 unlink
 65 rename

@@ -3,7 +3,7 @@
 use super::super::keyspec::{RO, at};
 use super::super::needs::NeedsRule;
 use super::super::spec::flag::{ADMIN, ALLOW_BUSY, FAST, LOADING, NO_MULTI, NOSCRIPT, READONLY, STALE, WRITE};
-use super::super::{CommandSpec, Connection, Group, Handler, Special, category, keys, memory};
+use super::super::{CommandSpec, Connection, Group, Handler, Special, category, introspect, keys, memory};
 
 pub(super) static COMMANDS: &[CommandSpec] = &[
     CommandSpec::new(120, "flushdb", -1, Group::Server, Handler::Data(keys::flush))
@@ -97,5 +97,64 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
             CommandSpec::new(139, "slowlog|help", 2, Group::Server, Handler::Connection(Connection::SlowlogHelp))
                 .flags(LOADING | STALE)
                 .docs("6.2.0", "O(1)", "", "Lists the subcommands of SLOWLOG."),
+        ]),
+    CommandSpec::new(140, "command", -1, Group::Server, Handler::Table(introspect::command))
+        .flags(LOADING | STALE)
+        .also(category::CONNECTION)
+        .tips(&["nondeterministic_output_order"])
+        .docs("2.8.13", "O(N) in the number of commands", "", "Describes all commands to client libraries.")
+        .subcommands(&[
+            CommandSpec::new(141, "command|count", 2, Group::Server, Handler::Table(introspect::count))
+                .flags(LOADING | STALE)
+                .also(category::CONNECTION)
+                .docs("2.8.13", "O(1)", "", "Counts the commands."),
+            CommandSpec::new(142, "command|info", -2, Group::Server, Handler::Table(introspect::info))
+                .flags(LOADING | STALE)
+                .also(category::CONNECTION)
+                .tips(&["nondeterministic_output_order"])
+                .docs(
+                    "2.8.13",
+                    "O(N) in the number of names",
+                    "[command-name ...]",
+                    "Describes commands to client libraries.",
+                ),
+            CommandSpec::new(143, "command|list", -2, Group::Server, Handler::Table(introspect::list))
+                .flags(LOADING | STALE)
+                .also(category::CONNECTION)
+                .tips(&["nondeterministic_output_order"])
+                .docs(
+                    "7.0.0",
+                    "O(N) in the number of commands",
+                    "[FILTERBY <MODULE module-name | ACLCAT category | PATTERN pattern>]",
+                    "Lists the names of the commands.",
+                ),
+            CommandSpec::new(144, "command|docs", -2, Group::Server, Handler::Table(introspect::docs))
+                .flags(LOADING | STALE)
+                .also(category::CONNECTION)
+                .tips(&["nondeterministic_output_order"])
+                .docs("7.0.0", "O(N) in the number of names", "[command-name ...]", "Documents commands."),
+            CommandSpec::new(145, "command|getkeys", -4, Group::Server, Handler::Table(introspect::getkeys))
+                .flags(LOADING | STALE)
+                .also(category::CONNECTION)
+                .docs("2.8.13", "O(N) in the number of arguments", "command [arg ...]", "Lists the keys in a request."),
+            CommandSpec::new(
+                146,
+                "command|getkeysandflags",
+                -4,
+                Group::Server,
+                Handler::Table(introspect::getkeysandflags),
+            )
+            .flags(LOADING | STALE)
+            .also(category::CONNECTION)
+            .docs(
+                "7.0.0",
+                "O(N) in the number of arguments",
+                "command [arg ...]",
+                "Lists the keys in a request and what happens to them.",
+            ),
+            CommandSpec::new(147, "command|help", 2, Group::Server, Handler::Table(introspect::help))
+                .flags(LOADING | STALE)
+                .also(category::CONNECTION)
+                .docs("5.0.0", "O(1)", "", "Lists the subcommands of COMMAND."),
         ]),
 ];

@@ -6,7 +6,7 @@ use super::super::keyspec::{
 };
 use super::super::needs::NeedsRule;
 use super::super::spec::flag::{DENYOOM, FAST, READONLY, WRITE};
-use super::super::{CommandSpec, Group, Handler, cas, numbers, strings};
+use super::super::{CommandSpec, Group, Handler, cas, lcs, numbers, strings};
 
 pub(super) static COMMANDS: &[CommandSpec] = &[
     CommandSpec::new(1, "get", 2, Group::String, Handler::Data(strings::get)).flags(READONLY | FAST).keys(&[at(1, RO_ACCESS)]).docs("1.0.0", "O(1)", "key", "Reads the string under a key."),
@@ -30,6 +30,7 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
     CommandSpec::new(19, "incrby", 3, Group::String, Handler::Data(numbers::incrby)).flags(WRITE | DENYOOM | FAST).keys(&[at(1, RW_ACCESS_UPDATE)]).docs("1.0.0", "O(1)", "key increment", "Adds to an integer."),
     CommandSpec::new(20, "decrby", 3, Group::String, Handler::Data(numbers::decrby)).flags(WRITE | DENYOOM | FAST).keys(&[at(1, RW_ACCESS_UPDATE)]).docs("1.0.0", "O(1)", "key decrement", "Takes from an integer."),
     CommandSpec::new(21, "incrbyfloat", 3, Group::String, Handler::Data(numbers::incrbyfloat)).flags(WRITE | DENYOOM | FAST).keys(&[at(1, RW_ACCESS_UPDATE)]).docs("2.6.0", "O(1)", "key increment:double", "Adds to a decimal number."),
+    CommandSpec::new(22, "lcs", -3, Group::String, Handler::Data(lcs::lcs)).flags(READONLY).keys(&[range(1, 1, 1, RO_ACCESS)]).docs("7.0.0", "O(N*M) in the lengths of the two strings", "key1:key key2:key [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]", "Finds the longest common subsequence of two strings."),
     CommandSpec::new(23, "cas", -4, Group::String, Handler::Data(cas::cas)).flags(WRITE | DENYOOM).keys(&[at(1, RW_ACCESS_UPDATE)]).docs("0.1.0", "O(N) in the length of the compared value", "key old-value new-value [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]", "Replaces a string if it has the expected value."),
     CommandSpec::new(24, "cad", 3, Group::String, Handler::Data(cas::cad)).flags(WRITE | FAST).keys(&[at(1, RW_ACCESS_DELETE)]).docs("0.1.0", "O(N) in the length of the compared value", "key old-value", "Removes a key if its string has the expected value."),
     CommandSpec::new(25, "delifeq", 3, Group::String, Handler::Data(cas::delifeq)).flags(WRITE | FAST).keys(&[at(1, RW_ACCESS_DELETE)]).docs("0.1.0", "O(N) in the length of the compared value", "key old-value", "Removes a key if its string has the expected value."),
