@@ -1,0 +1,172 @@
+//! fjall, the default checkpoint store: an LSM tree that takes sorted generations as finished files.
+//!
+//! One keyspace holds everything. A generation is one ingestion: fjall writes its rows straight into tables of the tree,
+//! syncs each table and the folder, writes and syncs a new version file that names them, syncs the folder, and swaps the
+//! pointer to it with a temporary file, a sync, a rename and a sync of the folder. Only the last step makes any of it visible,
+//! so a generation is atomic, and it is durable when `finish` returns. fjall's own journal is never written.
+//!
+//! NB: no separation of large values: lsm-tree syncs a new blob file but not the folder that names it, before it makes the
+//! version that needs it durable.
+
+use super::{CheckpointStore, Durability, ReadRows, RowBytes, RowSink, Rows, StoreView, check_ascending};
+use crate::{Error, Result};
+use ::fjall::config::{BlockSizePolicy, PinningPolicy};
+use ::fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The one keyspace.
+const KEYSPACE: &str = "holdfast";
+
+/// Tables that fjall keeps open.
+const OPEN_FILES: usize = 256;
+
+/// A store over fjall.
+pub struct FjallStore {
+    path: PathBuf,
+    database: Database,
+    keyspace: Keyspace,
+}
+
+impl fmt::Debug for FjallStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FjallStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl FjallStore {
+    /// Opens or creates the store in a folder, with a bound on the memory of its block cache.
+    ///
+    /// # Errors
+    /// fjall's, as it says them.
+    pub fn open(path: &Path, cache_bytes_max: u64) -> Result<Self, ::fjall::Error> {
+        let database = Database::builder(path)
+            .cache_size(cache_bytes_max)
+            .max_cached_files(Some(OPEN_FILES))
+            // Compaction is the only background work left: no memtable of fjall's is ever filled.
+            .worker_threads(1)
+            .manual_journal_persist(true)
+            .open()?;
+        let keyspace = database.keyspace(KEYSPACE, || {
+            KeyspaceCreateOptions::default()
+                .manual_journal_persist(true)
+                .max_memtable_size(1 << 20)
+                .data_block_size_policy(BlockSizePolicy::all(4 << 10))
+                // Filters decide most lookups of keys that don't exist; keep those of the levels that change.
+                .filter_block_pinning_policy(PinningPolicy::new([true, true, false]))
+        })?;
+        Ok(FjallStore { path: path.to_path_buf(), database, keyspace })
+    }
+
+    fn error(&self, error: ::fjall::Error) -> Error {
+        store_error(&self.path, &error)
+    }
+}
+
+fn store_error(path: &Path, error: &dyn fmt::Display) -> Error {
+    Error::Store { path: path.to_path_buf(), detail: error.to_string() }
+}
+
+impl ReadRows for FjallStore {
+    fn get(&self, key: &[u8]) -> Result<Option<RowBytes>> {
+        Ok(self.keyspace.get(key).map_err(|error| self.error(error))?.map(RowBytes::Fjall))
+    }
+
+    fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> Rows<'a> {
+        rows(&self.path, self.keyspace.range(from..to))
+    }
+}
+
+fn rows(path: &Path, iter: ::fjall::Iter) -> Rows<'_> {
+    Box::new(iter.map(move |guard| {
+        let (key, value) = guard.into_inner().map_err(|error| store_error(path, &error))?;
+        Ok((RowBytes::Fjall(key), RowBytes::Fjall(value)))
+    }))
+}
+
+struct FjallView {
+    path: PathBuf,
+    keyspace: Keyspace,
+    snapshot: ::fjall::Snapshot,
+}
+
+impl fmt::Debug for FjallView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FjallView").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl ReadRows for FjallView {
+    fn get(&self, key: &[u8]) -> Result<Option<RowBytes>> {
+        let value = self.snapshot.get(&self.keyspace, key).map_err(|error| store_error(&self.path, &error))?;
+        Ok(value.map(RowBytes::Fjall))
+    }
+
+    fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> Rows<'a> {
+        rows(&self.path, self.snapshot.range(&self.keyspace, from..to))
+    }
+}
+
+impl StoreView for FjallView {}
+
+type WriteRow<'a> = dyn FnMut(&[u8], Option<&[u8]>) -> Result<(), ::fjall::Error> + 'a;
+
+/// fjall does not export its ingestion's type, so a closure stands for it: a row with a value is written, one without removed.
+struct FjallSink<'a> {
+    path: &'a Path,
+    write: &'a mut WriteRow<'a>,
+    last: Option<Vec<u8>>,
+    value: Vec<u8>,
+}
+
+impl RowSink for FjallSink<'_> {
+    fn put(&mut self, key: &[u8], head: &[u8], tail: &[u8]) -> Result<()> {
+        // NB: lsm-tree panics on keys that don't ascend and cuts the length of long ones silently; we refuse both.
+        check_ascending(self.path, &mut self.last, key)?;
+        self.value.clear();
+        self.value.extend_from_slice(head);
+        self.value.extend_from_slice(tail);
+        (self.write)(key, Some(&self.value)).map_err(|error| store_error(self.path, &error))
+    }
+
+    fn delete(&mut self, key: &[u8]) -> Result<()> {
+        check_ascending(self.path, &mut self.last, key)?;
+        (self.write)(key, None).map_err(|error| store_error(self.path, &error))
+    }
+}
+
+impl CheckpointStore for FjallStore {
+    fn view(&self) -> Result<Box<dyn StoreView>> {
+        Ok(Box::new(FjallView {
+            path: self.path.clone(),
+            keyspace: self.keyspace.clone(),
+            snapshot: self.database.snapshot(),
+        }))
+    }
+
+    fn ingest(&self, produce: &mut dyn FnMut(&mut dyn RowSink) -> Result<()>) -> Result<()> {
+        let mut ingestion = self.keyspace.start_ingestion().map_err(|error| self.error(error))?;
+        let mut write = |key: &[u8], value: Option<&[u8]>| match value {
+            Some(value) => ingestion.write(key, value),
+            None => ingestion.write_tombstone(key),
+        };
+        produce(&mut FjallSink { path: &self.path, write: &mut write, last: None, value: Vec::new() })?;
+        ingestion.finish().map_err(|error| self.error(error))
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::PowerCut
+    }
+
+    fn backlog(&self) -> usize {
+        self.keyspace.l0_table_count()
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.keyspace.disk_space()
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.database.cache_size()
+    }
+}

@@ -1,0 +1,396 @@
+//! Opening a checkpoint store, on the assumption that it may be damaged.
+//!
+//! ```text
+//!   store/STORE          which kind of store the folder has, and whether it stopped cleanly
+//!   store/fjall/ …       the store's own files
+//!   store/fjall.aside-1  a store that could not be trusted, kept for the operator
+//! ```
+//!
+//! A store that errs or panics while it opens is set aside and an empty one takes its place. Whether the node may go on then
+//! is not decided here: only the log and the sealed snapshots can tell. An error that says nothing about the files (another
+//! process has them, no permission, no space) is returned as it is.
+
+use super::{CheckpointStore, FjallStore, MemStore, SledStore};
+use crate::vfs::{SharedVfs, read_exact_at};
+use crate::{Error, Result};
+use std::io::{self, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+const STATE_FILE: &str = "STORE";
+const MAGIC: &[u8; 8] = b"HFSTORE\x01";
+/// Magic, kind, clean, length of the boot id.
+const HEAD_BYTES: usize = 8 + 3;
+const BOOT_ID_BYTES_MAX: usize = 64;
+
+/// Which store. The numbers are on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum StoreKind {
+    /// fjall: the default.
+    #[default]
+    Fjall = 1,
+    /// sled: slower, and the log is cut only below sealed snapshots.
+    Sled = 2,
+    /// In memory: nothing outlives the process.
+    Memory = 3,
+}
+
+impl StoreKind {
+    /// The kind's name in settings and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            StoreKind::Fjall => "fjall",
+            StoreKind::Sled => "sled",
+            StoreKind::Memory => "memory",
+        }
+    }
+
+    /// The kind with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [StoreKind::Fjall, StoreKind::Sled, StoreKind::Memory].into_iter().find(|kind| kind.name() == name)
+    }
+
+    fn from_u8(number: u8) -> Option<Self> {
+        [StoreKind::Fjall, StoreKind::Sled, StoreKind::Memory].into_iter().find(|kind| *kind as u8 == number)
+    }
+}
+
+/// How to open a store.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The folder of the store; created if absent.
+    pub dir: PathBuf,
+    /// The kind that a new folder gets, and that an old one must have.
+    pub kind: StoreKind,
+    /// Memory for the store's own cache, in bytes.
+    pub cache_bytes_max: u64,
+    /// Distinguishes one run of the operating system from the next; empty if unknown, and then never the same.
+    pub boot_id: String,
+}
+
+/// An open store.
+#[derive(Debug)]
+pub struct OpenedStore {
+    /// The store.
+    pub store: Box<dyn CheckpointStore>,
+    /// Where the store that was here before went, if it could not be trusted.
+    pub set_aside: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct State {
+    kind: StoreKind,
+    clean: bool,
+    boot_id: String,
+}
+
+impl State {
+    fn encode(&self) -> Vec<u8> {
+        let boot_id = &self.boot_id.as_bytes()[..self.boot_id.len().min(BOOT_ID_BYTES_MAX)];
+        let mut out = MAGIC.to_vec();
+        out.extend_from_slice(&[self.kind as u8, u8::from(self.clean), boot_id.len() as u8]);
+        out.extend_from_slice(boot_id);
+        let crc = crc32fast::hash(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() < HEAD_BYTES + 4 || bytes[..7] != MAGIC[..7] {
+            return Err("not a checkpoint store's state file".into());
+        }
+        if bytes[7] != MAGIC[7] {
+            return Err(format!("written in format {}; this release reads {}", bytes[7], MAGIC[7]));
+        }
+        let (body, crc) = bytes.split_at(bytes.len() - 4);
+        if crc32fast::hash(body).to_le_bytes() != crc || body.len() != HEAD_BYTES + usize::from(body[10]) {
+            return Err("its checksum does not match: the file is damaged".into());
+        }
+        let kind = StoreKind::from_u8(body[8]).ok_or_else(|| format!("store kind {} is unknown", body[8]))?;
+        let boot_id = String::from_utf8_lossy(&body[HEAD_BYTES..]).into_owned();
+        Ok(State { kind, clean: body[9] == 1, boot_id })
+    }
+}
+
+/// Opens the store of a folder, creating it if the folder is new.
+///
+/// # Errors
+/// When the folder is another kind's, another format's, in use, or can't be read or written.
+pub fn open_store(vfs: &SharedVfs, options: &StoreOptions) -> Result<OpenedStore> {
+    let StoreOptions { dir, kind, cache_bytes_max, boot_id } = options;
+    if *kind == StoreKind::Memory {
+        return Ok(OpenedStore { store: Box::new(MemStore::new()), set_aside: None });
+    }
+    vfs.create_dir_all(dir).map_err(|error| Error::io("create", dir, error))?;
+    let state_path = dir.join(STATE_FILE);
+    let before = read_state(vfs, &state_path)?;
+    if let Some(before) = &before
+        && before.kind != *kind
+    {
+        return Err(Error::Foreign {
+            path: dir.clone(),
+            detail: format!(
+                "the folder's checkpoint store is {}, but the settings ask for {}: set it back, or move the data by a \
+                 backup and a restore",
+                before.kind.name(),
+                kind.name()
+            ),
+        });
+    }
+    let path = dir.join(kind.name());
+    let mut set_aside = None;
+    // sled's files may be half-written after anything but a clean stop, unless the system that holds them never went down.
+    let trusted = *kind != StoreKind::Sled
+        || before.is_some_and(|before| before.clean || (!boot_id.is_empty() && before.boot_id == *boot_id));
+    if !trusted && vfs.exists(&path).map_err(|error| Error::io("look at", &path, error))? {
+        tracing::warn!(path = %path.display(), "sled did not stop cleanly before the machine went down: it is set aside");
+        set_aside = Some(move_aside(vfs, &path)?);
+    }
+    write_state(vfs, &state_path, &State { kind: *kind, clean: false, boot_id: boot_id.clone() })?;
+    let store = match open_guarded(*kind, &path, *cache_bytes_max) {
+        Ok(store) => store,
+        Err(Refusal::Unusable(error)) => return Err(error),
+        Err(Refusal::Damaged(detail)) => {
+            tracing::error!(path = %path.display(), detail, "the checkpoint store can't be opened: it is set aside");
+            set_aside = Some(move_aside(vfs, &path)?);
+            match open_guarded(*kind, &path, *cache_bytes_max) {
+                Ok(store) => store,
+                Err(Refusal::Unusable(error)) => return Err(error),
+                Err(Refusal::Damaged(detail)) => return Err(Error::Store { path, detail }),
+            }
+        }
+    };
+    let store: Box<dyn CheckpointStore> = match kind {
+        StoreKind::Sled => Box::new(MarkedClean { store, vfs: vfs.clone(), state_path, boot_id: boot_id.clone() }),
+        _ => store,
+    };
+    Ok(OpenedStore { store, set_aside })
+}
+
+enum Refusal {
+    /// The files are bad.
+    Damaged(String),
+    /// The files may be good.
+    Unusable(Error),
+}
+
+fn open_guarded(kind: StoreKind, path: &Path, cache_bytes_max: u64) -> Result<Box<dyn CheckpointStore>, Refusal> {
+    let opened = catch_unwind(AssertUnwindSafe(|| match kind {
+        StoreKind::Sled => match SledStore::open(path, cache_bytes_max) {
+            Ok(store) => Ok(Box::new(store) as Box<dyn CheckpointStore>),
+            Err(::sled::Error::Io(error)) => Err(refuse_io(path, error)),
+            Err(error) => Err(Refusal::Damaged(error.to_string())),
+        },
+        _ => match FjallStore::open(path, cache_bytes_max) {
+            Ok(store) => Ok(Box::new(store) as Box<dyn CheckpointStore>),
+            Err(::fjall::Error::Locked) => Err(Refusal::Unusable(Error::Locked { path: path.to_path_buf() })),
+            Err(::fjall::Error::Io(error)) => Err(refuse_io(path, error)),
+            Err(::fjall::Error::Storage(::fjall::LsmError::Io(error))) => Err(refuse_io(path, error)),
+            Err(::fjall::Error::InvalidVersion(Some(version))) => Err(Refusal::Unusable(Error::Foreign {
+                path: path.to_path_buf(),
+                detail: format!("fjall's files are of version {version:?}, which this release can't read"),
+            })),
+            Err(error) => Err(Refusal::Damaged(error.to_string())),
+        },
+    }));
+    match opened {
+        Ok(opened) => opened,
+        Err(panic) => Err(Refusal::Damaged(format!("it panicked: {}", crate::table::panic_text(&*panic)))),
+    }
+}
+
+/// Errors that a damaged or missing file causes, apart from those that the system or the operator does.
+fn refuse_io(path: &Path, error: io::Error) -> Refusal {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::InvalidData
+        | io::ErrorKind::NotFound
+        | io::ErrorKind::InvalidInput => Refusal::Damaged(error.to_string()),
+        // sled says so when it can't lock its file.
+        io::ErrorKind::WouldBlock => Refusal::Unusable(Error::Locked { path: path.to_path_buf() }),
+        io::ErrorKind::Other if error.to_string().contains("could not acquire lock") => {
+            Refusal::Unusable(Error::Locked { path: path.to_path_buf() })
+        }
+        _ => Refusal::Unusable(Error::io("open", path, error)),
+    }
+}
+
+fn move_aside(vfs: &SharedVfs, path: &Path) -> Result<PathBuf> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    for number in 1..10_000u32 {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(format!(".aside-{number}"));
+        let aside = PathBuf::from(aside);
+        if vfs.exists(&aside).map_err(|error| Error::io("look at", &aside, error))? {
+            continue;
+        }
+        vfs.rename(path, &aside).map_err(|error| Error::io("set aside", path, error))?;
+        vfs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
+        return Ok(aside);
+    }
+    Err(Error::Store { path: path.to_path_buf(), detail: "too many stores were set aside here; remove some".into() })
+}
+
+fn read_state(vfs: &SharedVfs, path: &Path) -> Result<Option<State>> {
+    let file = match vfs.open_read(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("open", path, error)),
+    };
+    let len = file.len().map_err(|error| Error::io("read", path, error))?;
+    let mut bytes = vec![0; len.min(256) as usize];
+    read_exact_at(&*file, &mut bytes, 0).map_err(|error| Error::io("read", path, error))?;
+    State::decode(&bytes).map(Some).map_err(|detail| Error::Foreign { path: path.to_path_buf(), detail })
+}
+
+fn write_state(vfs: &SharedVfs, path: &Path, state: &State) -> Result<()> {
+    let temporary = path.with_extension("tmp");
+    let write = || -> io::Result<()> {
+        let file = vfs.open(&temporary, true)?;
+        file.set_len(0)?;
+        file.write_all_at(&[IoSlice::new(&state.encode())], 0)?;
+        file.sync_all()?;
+        drop(file);
+        vfs.rename(&temporary, path)?;
+        vfs.sync_dir(path.parent().unwrap_or(Path::new(".")))
+    };
+    write().map_err(|error| Error::io("write", path, error))
+}
+
+/// Notes in the state file that sled stopped cleanly, once it has.
+#[derive(Debug)]
+struct MarkedClean {
+    store: Box<dyn CheckpointStore>,
+    vfs: SharedVfs,
+    state_path: PathBuf,
+    boot_id: String,
+}
+
+impl super::ReadRows for MarkedClean {
+    fn get(&self, key: &[u8]) -> Result<Option<super::RowBytes>> {
+        self.store.get(key)
+    }
+
+    fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> super::Rows<'a> {
+        self.store.range(from, to)
+    }
+}
+
+impl CheckpointStore for MarkedClean {
+    fn view(&self) -> Result<Box<dyn super::StoreView>> {
+        self.store.view()
+    }
+
+    fn ingest(&self, produce: &mut dyn FnMut(&mut dyn super::RowSink) -> Result<()>) -> Result<()> {
+        self.store.ingest(produce)
+    }
+
+    fn interrupted(&self) -> bool {
+        self.store.interrupted()
+    }
+
+    fn durability(&self) -> super::Durability {
+        self.store.durability()
+    }
+
+    fn backlog(&self) -> usize {
+        self.store.backlog()
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.store.disk_bytes()
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.store.memory_bytes()
+    }
+
+    fn close(&self) -> Result<()> {
+        self.store.close()?;
+        let state = State { kind: StoreKind::Sled, clean: true, boot_id: self.boot_id.clone() };
+        write_state(&self.vfs, &self.state_path, &state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::OsVfs;
+
+    fn options(dir: &Path, kind: StoreKind, boot_id: &str) -> StoreOptions {
+        StoreOptions { dir: dir.to_path_buf(), kind, cache_bytes_max: 1 << 20, boot_id: boot_id.into() }
+    }
+
+    fn put(store: &dyn CheckpointStore) {
+        store.ingest(&mut |sink| sink.put(b"dkey", b"value", b"")).unwrap();
+    }
+
+    #[test]
+    fn folder_remembers_its_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let vfs = OsVfs::shared();
+        drop(open_store(&vfs, &options(dir.path(), StoreKind::Fjall, "a")).unwrap());
+        let error = open_store(&vfs, &options(dir.path(), StoreKind::Sled, "a")).unwrap_err().to_string();
+        assert!(error.contains("is fjall, but the settings ask for sled"), "{error}");
+    }
+
+    #[test]
+    fn every_flipped_bit_of_the_state_is_noticed() {
+        let bytes = State { kind: StoreKind::Sled, clean: true, boot_id: "b007".into() }.encode();
+        assert!(State::decode(&bytes).is_ok());
+        for at in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[at / 8] ^= 1 << (at % 8);
+            assert!(State::decode(&flipped).is_err(), "bit {at}");
+        }
+        for cut in 0..bytes.len() {
+            assert!(State::decode(&bytes[..cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn damaged_fjall_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let vfs = OsVfs::shared();
+        put(&*open_store(&vfs, &options(dir.path(), StoreKind::Fjall, "a")).unwrap().store);
+        let mut spoilt = 0;
+        let mut folders = vec![dir.path().join("fjall")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                if entry.file_type().unwrap().is_dir() {
+                    folders.push(entry.path());
+                } else if entry.file_name() == "current" {
+                    vfs.open(&entry.path(), false).unwrap().set_len(5).unwrap();
+                    spoilt += 1;
+                }
+            }
+        }
+        assert!(spoilt > 0);
+        let opened = open_store(&vfs, &options(dir.path(), StoreKind::Fjall, "a")).unwrap();
+        assert!(opened.set_aside.unwrap().ends_with("fjall.aside-1"));
+        assert!(opened.store.get(b"dkey").unwrap().is_none());
+    }
+
+    #[test]
+    fn sled_is_trusted_after_a_clean_stop_or_within_one_boot() {
+        let dir = tempfile::tempdir().unwrap();
+        let vfs = OsVfs::shared();
+        put(&*open_store(&vfs, &options(dir.path(), StoreKind::Sled, "boot one")).unwrap().store);
+
+        let killed = open_store(&vfs, &options(dir.path(), StoreKind::Sled, "boot one")).unwrap();
+        assert!(killed.set_aside.is_none());
+        assert!(killed.store.get(b"dkey").unwrap().is_some());
+        killed.store.close().unwrap();
+        drop(killed);
+
+        let stopped = open_store(&vfs, &options(dir.path(), StoreKind::Sled, "boot two")).unwrap();
+        assert!(stopped.set_aside.is_none());
+        assert!(stopped.store.get(b"dkey").unwrap().is_some());
+        drop(stopped);
+
+        let crashed = open_store(&vfs, &options(dir.path(), StoreKind::Sled, "boot three")).unwrap();
+        assert!(crashed.set_aside.unwrap().exists());
+        assert!(crashed.store.get(b"dkey").unwrap().is_none());
+    }
+}

@@ -1,0 +1,249 @@
+//! sled 0.34, the other checkpoint store: slower and larger, and its word does not reach the platters.
+//!
+//! What must be known about it: `flush` leaves bytes in the device's cache and metadata in the system's; an old page may be
+//! overwritten once its copy is "stable" in that sense, so that a power cut can damage what was safe before; iterators see
+//! writes made beside them; `apply_batch` stops every other reader for its duration. So:
+//!
+//! - the store says [`Durability::ProcessCrash`], and the log above it is cut only below a sealed snapshot of our own;
+//! - a generation goes in as bounded batches, the applied index in the last; a first row marks it as begun, so that a crash
+//!   in between is noticed at open ([`CheckpointStore::interrupted`]) and the counts are made anew;
+//! - a view holds back the next generation, for want of a snapshot;
+//! - sled's background thread is left on: it is what reclaims space.
+
+use super::{CheckpointStore, Durability, ReadRows, RowBytes, RowSink, Rows, StoreView, check_ascending};
+use crate::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A batch stops readers while it is applied: keep it to some milliseconds.
+const BATCH_BYTES_MAX: usize = 256 << 10;
+const BATCH_ROWS_MAX: usize = 512;
+
+/// Present while a generation is under way. Sorts before every row of the table.
+const BEGUN: &[u8] = b"!begun";
+
+/// A store over sled.
+#[derive(Debug)]
+pub struct SledStore {
+    path: PathBuf,
+    db: ::sled::Db,
+    gate: Arc<Gate>,
+    interrupted: bool,
+    cache_bytes_max: u64,
+}
+
+impl SledStore {
+    /// Opens or creates the store in a folder, with a bound on the memory of its page cache.
+    ///
+    /// # Errors
+    /// sled's, as it says them. It may panic on a damaged folder: the caller catches that.
+    pub fn open(path: &Path, cache_bytes_max: u64) -> Result<Self, ::sled::Error> {
+        let db = ::sled::Config::new()
+            .path(path)
+            .cache_capacity(cache_bytes_max)
+            .mode(::sled::Mode::HighThroughput)
+            .flush_every_ms(Some(1_000))
+            .open()?;
+        let interrupted = db.contains_key(BEGUN)?;
+        Ok(SledStore { path: path.to_path_buf(), db, gate: Arc::default(), interrupted, cache_bytes_max })
+    }
+
+    fn error(&self, error: ::sled::Error) -> Error {
+        store_error(&self.path, &error)
+    }
+
+    /// Makes everything durable as far as sled can and, since that is not far, syncs its files ourselves.
+    ///
+    /// # Errors
+    /// When a file can't be synced.
+    #[allow(clippy::disallowed_methods, reason = "sled opens its own files, so that our seam has no handle on them")]
+    fn sync(&self) -> Result<()> {
+        self.db.flush().map_err(|error| self.error(error))?;
+        let io = |error| Error::io("sync", &self.path, error);
+        for entry in std::fs::read_dir(&self.path).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            if entry.file_type().map_err(io)?.is_file() {
+                match std::fs::File::open(entry.path()) {
+                    Ok(file) => file.sync_all().map_err(io)?,
+                    // sled replaces its snapshot files from another thread.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(io(error)),
+                }
+            }
+        }
+        std::fs::File::open(&self.path).and_then(|dir| dir.sync_all()).map_err(io)
+    }
+}
+
+fn store_error(path: &Path, error: &::sled::Error) -> Error {
+    Error::Store { path: path.to_path_buf(), detail: error.to_string() }
+}
+
+impl ReadRows for SledStore {
+    fn get(&self, key: &[u8]) -> Result<Option<RowBytes>> {
+        Ok(self.db.get(key).map_err(|error| self.error(error))?.map(RowBytes::Sled))
+    }
+
+    fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> Rows<'a> {
+        rows(&self.path, &self.db, from, to)
+    }
+}
+
+fn rows<'a>(path: &'a Path, db: &::sled::Db, from: &[u8], to: &[u8]) -> Rows<'a> {
+    if from >= to {
+        return Box::new(std::iter::empty());
+    }
+    Box::new(db.range(from.to_vec()..to.to_vec()).map(move |row| {
+        let (key, value) = row.map_err(|error| store_error(path, &error))?;
+        Ok((RowBytes::Sled(key), RowBytes::Sled(value)))
+    }))
+}
+
+/// Views and generations take turns.
+#[derive(Debug, Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    views: usize,
+    writing: bool,
+}
+
+impl Gate {
+    fn lock(&self) -> MutexGuard<'_, GateState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&'a self, closed: impl Fn(&GateState) -> bool) -> MutexGuard<'a, GateState> {
+        let mut state = self.lock();
+        while closed(&state) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state
+    }
+}
+
+#[derive(Debug)]
+struct SledView {
+    path: PathBuf,
+    db: ::sled::Db,
+    gate: Arc<Gate>,
+}
+
+impl Drop for SledView {
+    fn drop(&mut self) {
+        self.gate.lock().views -= 1;
+        self.gate.changed.notify_all();
+    }
+}
+
+impl ReadRows for SledView {
+    fn get(&self, key: &[u8]) -> Result<Option<RowBytes>> {
+        Ok(self.db.get(key).map_err(|error| store_error(&self.path, &error))?.map(RowBytes::Sled))
+    }
+
+    fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> Rows<'a> {
+        rows(&self.path, &self.db, from, to)
+    }
+}
+
+impl StoreView for SledView {}
+
+/// Closes the gate for as long as it lives.
+struct Writing<'a>(&'a Gate);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.lock().writing = false;
+        self.0.changed.notify_all();
+    }
+}
+
+struct SledSink<'a> {
+    store: &'a SledStore,
+    batch: ::sled::Batch,
+    rows: usize,
+    bytes: usize,
+    last: Option<Vec<u8>>,
+    begun: bool,
+}
+
+impl SledSink<'_> {
+    fn room_for(&mut self, key: &[u8], value_bytes: usize) -> Result<()> {
+        check_ascending(&self.store.path, &mut self.last, key)?;
+        if self.rows >= BATCH_ROWS_MAX || self.bytes + key.len() + value_bytes > BATCH_BYTES_MAX && self.rows > 0 {
+            if !self.begun {
+                self.store.db.insert(BEGUN, b"").map_err(|error| self.store.error(error))?;
+                self.begun = true;
+            }
+            self.apply()?;
+        }
+        self.rows += 1;
+        self.bytes += key.len() + value_bytes;
+        Ok(())
+    }
+
+    fn apply(&mut self) -> Result<()> {
+        (self.rows, self.bytes) = (0, 0);
+        self.store.db.apply_batch(std::mem::take(&mut self.batch)).map_err(|error| self.store.error(error))
+    }
+}
+
+impl RowSink for SledSink<'_> {
+    fn put(&mut self, key: &[u8], head: &[u8], tail: &[u8]) -> Result<()> {
+        self.room_for(key, head.len() + tail.len())?;
+        self.batch.insert(key, [head, tail].concat());
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &[u8]) -> Result<()> {
+        self.room_for(key, 0)?;
+        self.batch.remove(key);
+        Ok(())
+    }
+}
+
+impl CheckpointStore for SledStore {
+    fn view(&self) -> Result<Box<dyn StoreView>> {
+        self.gate.wait(|state| state.writing).views += 1;
+        Ok(Box::new(SledView { path: self.path.clone(), db: self.db.clone(), gate: self.gate.clone() }))
+    }
+
+    fn ingest(&self, produce: &mut dyn FnMut(&mut dyn RowSink) -> Result<()>) -> Result<()> {
+        self.gate.wait(|state| state.writing || state.views > 0).writing = true;
+        let writing = Writing(&self.gate);
+        let mut sink =
+            SledSink { store: self, batch: ::sled::Batch::default(), rows: 0, bytes: 0, last: None, begun: false };
+        produce(&mut sink)?;
+        if sink.begun {
+            sink.batch.remove(BEGUN);
+        }
+        sink.apply()?;
+        drop(writing);
+        self.sync()
+    }
+
+    fn interrupted(&self) -> bool {
+        self.interrupted
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::ProcessCrash
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.db.size_on_disk().unwrap_or(0)
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        // sled does not say; it keeps to its capacity, roughly.
+        self.cache_bytes_max
+    }
+
+    fn close(&self) -> Result<()> {
+        self.sync()
+    }
+}

@@ -1,0 +1,161 @@
+//! Replacing a group's state by a snapshot.
+//!
+//! The rows go into the store under an incarnation that nobody reads yet, a bounded part at a time; one last generation
+//! carries counts and applied index and makes it the present one. A crash before that leaves rows that the next sweep
+//! removes.
+
+use super::flush::{GroupBase, lock, store_error};
+use super::node::Shared;
+use super::rows::{self, Meta};
+use super::state::Table;
+use super::view::ViewRow;
+use super::{Applied, SLOTS};
+use crate::store::{Durability, RowSink};
+use crate::{Error, GroupId, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+/// Bytes of rows in one part.
+const PART_BYTES: usize = 16 << 20;
+
+/// Rows by their key in the store; only long keys ever share one.
+type Part = BTreeMap<Vec<u8>, Vec<rows::Member>>;
+
+/// A snapshot being installed. [`InstallJob::run`] it anywhere, then [`Table::finish_install`].
+#[derive(Debug)]
+pub struct InstallJob {
+    shared: Arc<Shared>,
+    group: GroupId,
+    incarnation: u64,
+    applied: Applied,
+    base: Arc<Mutex<GroupBase>>,
+}
+
+/// A snapshot that is in the store.
+#[derive(Debug)]
+pub struct Installed {
+    applied: Applied,
+    durable: Option<Applied>,
+}
+
+impl InstallJob {
+    /// Writes the rows, which must ascend by (slot, hash, key), to the store, and makes them the group's state.
+    ///
+    /// # Errors
+    /// What `rows` returned, rows out of order, or the store's failure; the group's state is then as before.
+    pub fn run(self, rows: &mut dyn Iterator<Item = Result<ViewRow>>) -> Result<Installed> {
+        lock(&self.base).installing = Some(self.incarnation);
+        let written = write_rows(&self.shared, self.group, self.incarnation, self.applied, rows);
+        let mut base = lock(&self.base);
+        base.installing = None;
+        let (meta, counts) = written.map_err(|error| self.shared.locate(error))?;
+        base.meta = meta;
+        base.counts = counts;
+        drop(base);
+        let durable = match self.shared.store.durability() {
+            // NB: the snapshot's own file is the durable copy until the next is sealed.
+            Durability::ProcessCrash => self.shared.sealer.seal_now(&self.shared, self.group)?,
+            Durability::PowerCut => Some(self.applied),
+            Durability::None => None,
+        };
+        Ok(Installed { applied: self.applied, durable })
+    }
+}
+
+/// Writes rows and the generation that makes them current; what the store then holds comes back.
+pub(super) fn write_rows(
+    shared: &Shared,
+    group: GroupId,
+    incarnation: u64,
+    applied: Applied,
+    source: &mut dyn Iterator<Item = Result<ViewRow>>,
+) -> Result<(Meta, Vec<u32>)> {
+    let mut counts = vec![0u32; SLOTS];
+    let mut last: Option<(u16, u64, Box<[u8]>)> = None;
+    let mut source = source.peekable();
+    while source.peek().is_some() {
+        // Rows of one hash stay in one part: long keys that share a row must meet.
+        let mut part = Part::new();
+        let mut bytes = 0;
+        while let Some(row) = source.next_if(|next| match (next, &last) {
+            (Ok(row), Some(last)) => bytes < PART_BYTES || (row.slot, row.hash) == (last.0, last.1),
+            _ => bytes < PART_BYTES,
+        }) {
+            let ViewRow { slot, hash, key, object } = row?;
+            if usize::from(slot) >= SLOTS {
+                return Err(store_error(format!("a row to install is of slot {slot}, beyond the last")));
+            }
+            let at = (slot, hash, key);
+            if last.as_ref().is_some_and(|last| *last >= at) {
+                return Err(store_error(format!("rows to install are out of order at slot {slot}, hash {hash:016x}")));
+            }
+            let mut row = Vec::new();
+            rows::data_key(&mut row, group, slot, incarnation, hash, &at.2);
+            bytes += row.len() + object.data.len() + 64;
+            counts[usize::from(slot)] += 1;
+            part.entry(row).or_default().push((at.2.clone(), object));
+            last = Some(at);
+        }
+        let _turn = lock(&shared.write_turn);
+        shared.store.ingest(&mut |sink| push_part(sink, &part))?;
+    }
+    let count = counts.iter().map(|&count| u64::from(count)).sum();
+    let meta = Meta { index: applied.index, term: applied.term, stamp_ms: applied.stamp_ms, incarnation, count };
+    let _turn = lock(&shared.write_turn);
+    shared.store.ingest(&mut |sink| {
+        for (slot, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            sink.put(&rows::count_key(group, slot as u16), &rows::encode_count(incarnation, count), &[])?;
+        }
+        sink.put(&rows::meta_key(group), &meta.encode(), &[])
+    })?;
+    Ok((meta, counts))
+}
+
+fn push_part(sink: &mut dyn RowSink, part: &Part) -> Result<()> {
+    let mut index = BTreeSet::new();
+    let mut head = Vec::new();
+    for (row, members) in part {
+        for (_, object) in members.iter().filter(|(_, object)| object.deadline_ms != 0) {
+            index.insert(rows::index_key(row, object.deadline_ms));
+        }
+        match members.as_slice() {
+            [(key, object)] if key.len() <= rows::LONG_KEY_BYTES => {
+                rows::value_head(&mut head, object);
+                sink.put(row, &head, &object.data)?;
+            }
+            members => sink.put(row, &rows::encode_bucket(members), &[])?,
+        }
+    }
+    index.iter().try_for_each(|row| sink.put(row, &[], &[]))
+}
+
+impl Table {
+    /// Begins to replace the group's state by a snapshot at `applied`. Until [`Table::finish_install`] the table must not be
+    /// written; reads see the old state.
+    ///
+    /// # Errors
+    /// When the snapshot is not ahead of what is applied, or the incarnation not above the present one.
+    pub fn install(&mut self, applied: Applied, incarnation: u64) -> Result<InstallJob> {
+        if applied.index <= self.applied().index || incarnation <= self.incarnation {
+            return Err(Error::Store {
+                path: self.shared.options.dir.clone(),
+                detail: format!(
+                    "a snapshot of group {} at index {} (incarnation {incarnation}) is not ahead of index {} \
+                     (incarnation {})",
+                    self.group,
+                    applied.index,
+                    self.applied().index,
+                    self.incarnation
+                ),
+            });
+        }
+        // NB: what waits to be flushed stays: should the install fail, it is still wanted; should it succeed, its incarnation
+        // is over and it is skipped.
+        Ok(InstallJob { shared: self.shared.clone(), group: self.group, incarnation, applied, base: self.base.clone() })
+    }
+
+    /// Makes an installed snapshot the table's state.
+    pub fn finish_install(&mut self, installed: Installed) {
+        self.adopt(installed.applied, installed.durable.unwrap_or(self.durable()));
+    }
+}
