@@ -1,1 +1,17 @@
-//! Holdfast: see the crate's description; the text of this page comes with the code.
+//! Tools that measure Holdfast from outside, and that try to make it lose data.
+//!
+//! | binary | what it does |
+//! | --- | --- |
+//! | `holdfast-echo` | the yardstick: a RESP server that answers `+OK` to everything and stores nothing |
+//! | `holdfast-load` | load at a fixed rate or as fast as replies come, with honest latencies |
+//! | `holdfast-compare` | the echo, Redis and Holdfast measured in turns; prints ratios |
+//! | `holdfast-crash` | kill -9 under load, restart, check every acknowledged write; over and over |
+//!
+//! The tools share these modules. None of them uses Holdfast's own client: the bytes on the wire are written and read
+//! here a second time, so that a mistake there isn't cancelled out by the same mistake here.
+
+pub mod crash;
+pub mod load;
+pub mod process;
+pub mod random;
+pub mod wire;
