@@ -31,7 +31,7 @@ pub(crate) fn info(args: &[&[u8]], reply: &mut Reply) -> Outcome {
     for name in &args[2..] {
         match by_full_name(name) {
             Some(spec) => write_info(spec, reply),
-            None => reply.null_array(),
+            None => reply.null(),
         }
     }
     Ok(())

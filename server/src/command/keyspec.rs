@@ -161,7 +161,7 @@ impl CommandSpec {
     fn variable_access(&self, args: &[&[u8]]) -> &'static [&'static str] {
         let has = |word: &str| args.iter().skip(3).any(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
         match self.name {
-            "set" if !has("get") => OW_UPDATE,
+            "set" if !has("get") && !has("ifeq") => OW_UPDATE,
             "bitfield" if super::bitfield::reads_only(args) => RO_ACCESS,
             _ => RW_ACCESS_UPDATE,
         }

@@ -27,9 +27,13 @@ mod cas;
 mod dump;
 mod exec;
 mod expire;
+#[cfg(test)]
+mod facts_tests;
 mod failure;
 pub mod glob;
 mod introspect;
+#[cfg(test)]
+mod introspect_tests;
 mod keys;
 mod keyspec;
 mod lcs;
@@ -49,11 +53,13 @@ pub use exec::{Exec, Keyspace};
 pub use failure::Failure;
 pub use keyspec::{KeyAccess, KeySpec, keys_of};
 pub use needs::Needs;
-pub use numbers::{parse_decimal, parse_i64};
 pub use resolve::{Rejection, check_sizes, resolve};
 pub use spec::{CommandSpec, Connection, Group, Handler, Special, category, flag};
 pub use special::{SCAN_COUNT_DEFAULT, ScanOptions, ShutdownOptions, WaitOptions};
 pub use table::{all, by_id, lookup};
+
+/// Integers in commands are read by the same rule as lengths in the protocol.
+pub use crate::resp::parse_integer as parse_i64;
 
 /// The longest key that is accepted, in bytes.
 pub const KEY_BYTES_MAX: usize = 512 * 1024;

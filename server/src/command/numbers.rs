@@ -10,31 +10,8 @@
 
 use bytes::Bytes;
 
-use super::Failure;
 use super::exec::{Exec, Outcome, own};
-
-/// Reads a 64-bit integer as Redis does: `-?(0|[1-9][0-9]*)` within range, and no `-0`.
-pub fn parse_i64(text: &[u8]) -> Option<i64> {
-    let (negative, digits) = match text {
-        [b'-', digits @ ..] => (true, digits),
-        digits => (false, digits),
-    };
-    match digits {
-        [b'0'] if !negative => return Some(0),
-        [b'1'..=b'9', ..] if digits.len() <= 19 => {}
-        _ => return None,
-    }
-    let mut magnitude: u64 = 0;
-    for &digit in digits {
-        let value = digit.wrapping_sub(b'0');
-        if value > 9 {
-            return None;
-        }
-        // 19 digits can't leave the range of u64.
-        magnitude = magnitude * 10 + u64::from(value);
-    }
-    if negative { 0i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() }
-}
+use super::{Failure, parse_i64};
 
 /// INCR key
 pub(crate) fn incr(exec: &mut Exec<'_>) -> Outcome {
@@ -97,7 +74,7 @@ const NUMBER_BYTES_MAX: usize = 5 * 1024;
 
 /// A number as INCRBYFLOAT computes with it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Decimal {
+enum Decimal {
     /// A multiple of 10⁻¹⁷.
     Exact(i128),
     /// Too large or too fine for that.
@@ -140,7 +117,7 @@ impl Decimal {
 
 /// Reads a number as INCRBYFLOAT takes it: decimal, with a point and an exponent if need be; `inf` and `infinity` too.
 /// Not a number, spaces, or C's hexadecimal notation: none.
-pub fn parse_decimal(text: &[u8]) -> Option<Decimal> {
+fn parse_decimal(text: &[u8]) -> Option<Decimal> {
     if text.is_empty() || text.len() > NUMBER_BYTES_MAX {
         return None;
     }

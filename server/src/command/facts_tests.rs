@@ -1,0 +1,72 @@
+//! The table compared with what Redis 7.0.15 reports (`tests/redis_facts.tsv`, written by `record_redis_facts.py`).
+
+use std::collections::BTreeSet;
+
+use super::keyspec::FindKeys;
+use super::spec::{category, flag};
+use super::{CommandSpec, all};
+
+const FACTS: &str = include_str!("../../tests/redis_facts.tsv");
+
+/// Subcommands of Redis that we don't have.
+const MISSING: [&str; 9] = [
+    "client|caching",
+    "client|getredir",
+    "client|tracking",
+    "client|trackinginfo",
+    "config|rewrite",
+    "memory|doctor",
+    "memory|malloc-stats",
+    "memory|purge",
+    "memory|stats",
+];
+
+/// Commands of ours that Redis 7.0 doesn't have.
+const OURS: [&str; 5] = ["cad", "cas", "client|no-touch", "client|setinfo", "delifeq"];
+
+fn rows() -> impl Iterator<Item = &'static CommandSpec> {
+    all().flat_map(|spec| std::iter::once(spec).chain(spec.subcommands))
+}
+
+/// A row in the columns of the file.
+fn facts(spec: &CommandSpec) -> String {
+    let flags = flag::NAMES.iter().filter(|(bit, _)| spec.flags & bit != 0).map(|(_, name)| name.to_string());
+    let categories = category::NAMES.iter().enumerate().filter(|(bit, _)| spec.categories & 1 << bit != 0);
+    let key_specs = spec.key_specs.iter().map(|keys| match keys.find {
+        FindKeys::Range { last, step } => format!("{} {last} {step} {}", keys.index, keys.flags.join(" ")),
+        FindKeys::KeyNum { .. } => "counted".to_string(),
+    });
+    let (first, last, step) = spec.key_range();
+    let join = |words: Vec<String>, between: &str| words.join(between);
+    [
+        spec.name.to_string(),
+        spec.arity.to_string(),
+        join(flags.collect(), " "),
+        format!("{first} {last} {step}"),
+        join(categories.map(|(_, name)| format!("@{name}")).collect(), " "),
+        spec.tips.join(" "),
+        join(key_specs.collect(), ";"),
+        spec.since.to_string(),
+        spec.group.name().to_string(),
+        spec.deprecated.map_or("", |(since, _)| since).to_string(),
+    ]
+    .join("\t")
+}
+
+#[test]
+fn rows_state_what_redis_reports() {
+    let ours: BTreeSet<String> = rows().filter(|spec| !OURS.contains(&spec.name)).map(facts).collect();
+    let name = |line: &&str| line.split('\t').next().unwrap_or_default().to_string();
+    let redis: BTreeSet<String> =
+        FACTS.lines().filter(|line| !MISSING.contains(&name(line).as_str())).map(str::to_string).collect();
+    let differences: Vec<_> = ours.symmetric_difference(&redis).collect();
+    assert!(differences.is_empty(), "{differences:#?}");
+}
+
+#[test]
+fn what_is_listed_as_missing_or_ours_is() {
+    let names: BTreeSet<&str> = rows().map(|spec| spec.name).collect();
+    let redis: BTreeSet<&str> = FACTS.lines().filter_map(|line| line.split('\t').next()).collect();
+    assert!(MISSING.iter().all(|name| redis.contains(name) && !names.contains(name)));
+    assert!(OURS.iter().all(|name| names.contains(name) && !redis.contains(name)));
+}
