@@ -9,11 +9,10 @@
 //! [`entry`].
 
 pub mod command;
+pub mod connection;
 pub mod entry;
-#[allow(dead_code)] // The commands that change these follow.
 pub mod node;
 pub mod resp;
-#[allow(dead_code)] // The commands that change these follow.
 pub mod session;
 pub mod settings;
 pub mod slot;

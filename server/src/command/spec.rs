@@ -72,6 +72,8 @@ pub mod category {
     pub const DANGEROUS: u32 = 1 << 17;
     /// About the connection.
     pub const CONNECTION: u32 = 1 << 18;
+    /// Scripts and functions.
+    pub const SCRIPTING: u32 = 1 << 20;
 
     /// Every name that Redis 7 knows, in the order in which they are reported. Those without a command of ours are
     /// known nevertheless: `COMMAND LIST FILTERBY ACLCAT set` is an empty list, not an error.
@@ -113,6 +115,10 @@ pub enum Group {
     Connection,
     /// About the server.
     Server,
+    /// About the cluster.
+    Cluster,
+    /// Scripts and functions, of which there are none.
+    Scripting,
 }
 
 impl Group {
@@ -124,6 +130,8 @@ impl Group {
             Group::Bitmap => "bitmap",
             Group::Connection => "connection",
             Group::Server => "server",
+            Group::Cluster => "cluster",
+            Group::Scripting => "scripting",
         }
     }
 }
@@ -152,18 +160,39 @@ pub enum Connection {
     ClientUnblock,
     ClientNoEvict,
     ClientNoTouch,
+    ClientGetredir,
+    ClientTrackinginfo,
+    ClientTracking,
+    ClientCaching,
     ClientHelp,
     Info,
     ConfigGet,
     ConfigSet,
     ConfigResetstat,
+    ConfigRewrite,
     ConfigHelp,
     Time,
     Lastsave,
+    Role,
     SlowlogGet,
     SlowlogLen,
     SlowlogReset,
     SlowlogHelp,
+    LatencyLatest,
+    LatencyHistory,
+    LatencyReset,
+    LatencyDoctor,
+    LatencyGraph,
+    LatencyHistogram,
+    LatencyHelp,
+    MemoryDoctor,
+    MemoryStats,
+    MemoryPurge,
+    MemoryMallocStats,
+    FunctionFlush,
+    FunctionList,
+    /// What needs a cluster, on a node that is none.
+    ClusterDisabled,
 }
 
 /// Commands about all keys or about the node, which the shard runs itself.
@@ -242,7 +271,8 @@ impl CommandSpec {
             Group::String => category::STRING,
             Group::Bitmap => category::BITMAP,
             Group::Connection => category::CONNECTION,
-            Group::Server => 0,
+            Group::Server | Group::Cluster => 0,
+            Group::Scripting => category::SCRIPTING,
         };
         let needs_rule = match handler {
             Handler::Data(_) => NeedsRule::Keys,

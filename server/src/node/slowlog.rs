@@ -89,11 +89,24 @@ impl SlowLog {
     }
 }
 
+/// Whether the argument at `index` is, or may be, a password.
+fn is_secret(args: &[&[u8]], index: usize) -> bool {
+    let is = |at: usize, word: &str| args.get(at).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()));
+    match index {
+        0 => false,
+        _ if is(0, "auth") => true,
+        _ if is(0, "hello") => is(index - 1, "auth") || (index > 1 && is(index - 2, "auth")),
+        _ => is(0, "config") && is(1, "set") && is(index - 1, "requirepass"),
+    }
+}
+
 fn shorten(args: &[&[u8]]) -> Vec<Vec<u8>> {
     let shown = if args.len() > ARGS_MAX { ARGS_MAX - 1 } else { args.len() };
     let mut kept: Vec<Vec<u8>> = args[..shown]
         .iter()
-        .map(|arg| match arg.len().checked_sub(ARG_BYTES_MAX) {
+        .enumerate()
+        .map(|(index, arg)| match arg.len().checked_sub(ARG_BYTES_MAX) {
+            _ if is_secret(args, index) => b"(redacted)".to_vec(),
             Some(more) if more > 0 => {
                 let mut short = arg[..ARG_BYTES_MAX].to_vec();
                 short.extend_from_slice(format!("... ({more} more bytes)").as_bytes());
@@ -125,6 +138,18 @@ mod tests {
         assert!(log.is_empty());
         log.record(3, 0, 1, &[b"GET"], None);
         assert_eq!(log.newest(1)[0].id, 5, "ids go on after a reset");
+    }
+
+    #[test]
+    fn passwords_are_not_kept() {
+        let kept = |line: &str| {
+            let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            shorten(&args).iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(kept("AUTH me secret"), "AUTH (redacted) (redacted)");
+        assert_eq!(kept("hello 3 auth me secret setname x"), "hello 3 auth (redacted) (redacted) setname x");
+        assert_eq!(kept("CONFIG SET save x requirepass secret"), "CONFIG SET save x requirepass (redacted)");
+        assert_eq!(kept("SET auth secret"), "SET auth secret");
     }
 
     #[test]

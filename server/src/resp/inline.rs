@@ -28,6 +28,15 @@ pub(crate) fn split_words(line: &[u8], words: &mut Vec<u8>, mut word: impl FnMut
     }
 }
 
+/// The words of a line, each on its own; false if quotes don't close. For tests and tools.
+pub fn split_line(line: &[u8], words: &mut Vec<Vec<u8>>) -> bool {
+    let mut bytes = Vec::new();
+    let mut spans = Vec::new();
+    let fine = split_words(line, &mut bytes, |start, end| spans.push((start, end)));
+    words.extend(spans.into_iter().map(|(start, end)| bytes[start..end].to_vec()));
+    fine
+}
+
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }
@@ -115,9 +124,7 @@ mod tests {
 
     fn split(line: &[u8]) -> Option<Vec<Vec<u8>>> {
         let mut words = Vec::new();
-        let mut spans = Vec::new();
-        split_words(line, &mut words, |start, end| spans.push((start, end)))
-            .then(|| spans.into_iter().map(|(start, end)| words[start..end].to_vec()).collect())
+        split_line(line, &mut words).then_some(words)
     }
 
     #[test]

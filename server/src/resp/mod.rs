@@ -21,6 +21,7 @@ mod reply;
 mod value;
 
 pub use decode::{Decoder, INLINE_BYTES_MAX, Limits, ProtocolError, Step, parse_integer, recycle_args};
+pub use inline::split_line;
 pub use output::{Mark, Output, SHARED_BYTES_MIN};
 pub use reply::{Deferred, ErrorCode, Proto, Reply};
 pub use value::{DEPTH_MAX, Value, ValueError};

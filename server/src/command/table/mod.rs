@@ -2,21 +2,31 @@
 //!
 //! The rows of Redis's commands state the facts that Redis 7.0.15 reports for them; a test compares. The numbers are in
 //! the log for ever: a new command takes a new one, and one that goes leaves a gap. By convention 1-39 are strings, 40-59
-//! bitmaps, 60-119 keys, 120-159 the server, 160-199 the connection.
+//! bitmaps, 60-119 keys, 120-159 the server, 160-199 the connection, 200-219
+//! operations, 220-255 the cluster.
 //!
 //! [`lookup`] is on the path of every request: it hashes the length and three bytes of the name into an index that is
 //! built at compile time, compares once as a rule, and allocates nothing.
 
 mod bitmaps;
+mod cluster;
 mod connection;
 mod generic;
+mod operations;
 mod server;
 mod strings;
 
 use super::CommandSpec;
 
-static FAMILIES: [&[CommandSpec]; 5] =
-    [strings::COMMANDS, bitmaps::COMMANDS, generic::COMMANDS, server::COMMANDS, connection::COMMANDS];
+static FAMILIES: [&[CommandSpec]; 7] = [
+    strings::COMMANDS,
+    bitmaps::COMMANDS,
+    generic::COMMANDS,
+    server::COMMANDS,
+    connection::COMMANDS,
+    operations::COMMANDS,
+    cluster::COMMANDS,
+];
 
 /// Slots of the index; a power of two, several times the number of commands so that few of them collide.
 const SLOTS: usize = 1024;

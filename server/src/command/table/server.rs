@@ -35,6 +35,10 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         .also(category::ADMIN | category::DANGEROUS)
         .tips(&["nondeterministic_output"])
         .docs("1.0.0", "O(1)", "", "Tells when data was last brought to the disk."),
+    CommandSpec::new(153, "role", 1, Group::Server, Handler::Connection(Connection::Role))
+        .flags(NOSCRIPT | LOADING | STALE | FAST)
+        .also(category::ADMIN | category::DANGEROUS)
+        .docs("2.8.12", "O(1)", "", "Tells the role of the node in replication."),
     CommandSpec::new(126, "info", -1, Group::Server, Handler::Connection(Connection::Info))
         .flags(LOADING | STALE)
         .also(category::DANGEROUS)
@@ -47,6 +51,24 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
                 .flags(READONLY)
                 .keys(&[at(2, RO)])
                 .docs("4.0.0", "O(1)", "key [SAMPLES count]", "Estimates the memory that a key and its value take."),
+            CommandSpec::new(149, "memory|doctor", 2, Group::Server, Handler::Connection(Connection::MemoryDoctor))
+                .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
+                .docs("4.0.0", "O(1)", "", "Says what looks wrong with the use of memory."),
+            CommandSpec::new(150, "memory|stats", 2, Group::Server, Handler::Connection(Connection::MemoryStats))
+                .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
+                .docs("4.0.0", "O(1)", "", "Reports what memory is used for."),
+            CommandSpec::new(151, "memory|purge", 2, Group::Server, Handler::Connection(Connection::MemoryPurge))
+                .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+                .docs("4.0.0", "O(1)", "", "Does nothing: the allocator gives memory back by itself."),
+            CommandSpec::new(
+                152,
+                "memory|malloc-stats",
+                2,
+                Group::Server,
+                Handler::Connection(Connection::MemoryMallocStats),
+            )
+            .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
+            .docs("4.0.0", "O(1)", "", "Reports on the allocator."),
             CommandSpec::new(129, "memory|help", 2, Group::Server, Handler::Table(memory::help))
                 .flags(LOADING | STALE)
                 .docs("4.0.0", "O(1)", "", "Lists the subcommands of MEMORY."),
@@ -75,6 +97,9 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
             )
             .flags(ADMIN | NOSCRIPT | LOADING | STALE)
             .docs("2.0.0", "O(1)", "", "Sets the counters that INFO reports back to zero."),
+            CommandSpec::new(148, "config|rewrite", 2, Group::Server, Handler::Connection(Connection::ConfigRewrite))
+                .flags(ADMIN | NOSCRIPT | LOADING | STALE)
+                .docs("2.8.0", "O(1)", "", "Refused: the settings file is edited by hand."),
             CommandSpec::new(134, "config|help", 2, Group::Server, Handler::Connection(Connection::ConfigHelp))
                 .flags(LOADING | STALE)
                 .docs("5.0.0", "O(1)", "", "Lists the subcommands of CONFIG."),

@@ -1,0 +1,71 @@
+//! Latency and functions: what tools ask of every Redis, though a Holdfast has little to say.
+
+use super::super::spec::flag::{ADMIN, LOADING, NOSCRIPT, STALE};
+use super::super::{CommandSpec, Connection, Group, Handler, category};
+
+const ALL_NODES: &[&str] = &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"];
+
+pub(super) static COMMANDS: &[CommandSpec] = &[
+    CommandSpec::new(200, "latency", -2, Group::Server, Handler::Container)
+        .docs("2.8.13", "Depends on the subcommand.", "", "Reports on events that took long.")
+        .subcommands(&[
+            CommandSpec::new(201, "latency|latest", 2, Group::Server, Handler::Connection(Connection::LatencyLatest))
+                .flags(ADMIN | NOSCRIPT | LOADING | STALE)
+                .tips(ALL_NODES)
+                .docs("2.8.13", "O(1)", "", "Lists the latest event of each kind: none."),
+            CommandSpec::new(202, "latency|history", 3, Group::Server, Handler::Connection(Connection::LatencyHistory))
+                .flags(ADMIN | NOSCRIPT | LOADING | STALE)
+                .tips(ALL_NODES)
+                .docs("2.8.13", "O(1)", "event", "Lists the events of a kind: none."),
+            CommandSpec::new(203, "latency|reset", -2, Group::Server, Handler::Connection(Connection::LatencyReset))
+                .flags(ADMIN | NOSCRIPT | LOADING | STALE)
+                .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"])
+                .docs("2.8.13", "O(1)", "[event ...]", "Forgets events: none."),
+            CommandSpec::new(204, "latency|doctor", 2, Group::Server, Handler::Connection(Connection::LatencyDoctor))
+                .flags(ADMIN | NOSCRIPT | LOADING | STALE)
+                .tips(ALL_NODES)
+                .docs("2.8.13", "O(1)", "", "Says where to look for what takes long."),
+            CommandSpec::new(205, "latency|graph", 3, Group::Server, Handler::Connection(Connection::LatencyGraph))
+                .flags(ADMIN | NOSCRIPT | LOADING | STALE)
+                .tips(ALL_NODES)
+                .docs("2.8.13", "O(1)", "event", "Draws the events of a kind: refused, there are none."),
+            CommandSpec::new(
+                206,
+                "latency|histogram",
+                -2,
+                Group::Server,
+                Handler::Connection(Connection::LatencyHistogram),
+            )
+            .flags(ADMIN | NOSCRIPT | LOADING | STALE)
+            .tips(ALL_NODES)
+            .docs("7.0.0", "O(1)", "[command ...]", "Reports how long commands took: nothing."),
+            CommandSpec::new(207, "latency|help", 2, Group::Server, Handler::Connection(Connection::LatencyHelp))
+                .flags(LOADING | STALE)
+                .docs("2.8.13", "O(1)", "", "Lists the subcommands of LATENCY."),
+        ]),
+    CommandSpec::new(210, "function", -2, Group::Scripting, Handler::Container)
+        .without(category::SCRIPTING)
+        .docs("7.0.0", "Depends on the subcommand.", "", "Manages functions, of which there are none.")
+        .subcommands(&[
+            // NB: no write: there is nothing to remove, and so nothing to log.
+            CommandSpec::new(
+                211,
+                "function|flush",
+                -2,
+                Group::Scripting,
+                Handler::Connection(Connection::FunctionFlush),
+            )
+            .flags(NOSCRIPT)
+            .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+            .docs("7.0.0", "O(1)", "[ASYNC | SYNC]", "Removes all functions: there are none."),
+            CommandSpec::new(212, "function|list", -2, Group::Scripting, Handler::Connection(Connection::FunctionList))
+                .flags(NOSCRIPT)
+                .tips(&["nondeterministic_output_order"])
+                .docs(
+                    "7.0.0",
+                    "O(1)",
+                    "[LIBRARYNAME library-name-pattern] [WITHCODE]",
+                    "Lists the functions: there are none.",
+                ),
+        ]),
+];
