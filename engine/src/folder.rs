@@ -12,7 +12,7 @@
 
 use crate::error::{Error, Result};
 use crate::state_file;
-use crate::vfs::{SharedVfs, VfsLock};
+use crate::vfs::{SharedVfs, VfsLock, create_dir_durably};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -115,7 +115,7 @@ impl DataFolder {
     /// with another store, or holds files but no identity; [`Error::Damaged`] when the identity cannot be read;
     /// [`Error::Io`] when it cannot be created or written.
     pub fn open(vfs: SharedVfs, dir: &Path, fresh_id: u128, store: StoreKind) -> Result<Self> {
-        Self::make(&vfs, dir)?;
+        create_dir_durably(&*vfs, dir)?;
         let lock_path = dir.join("LOCK");
         let lock = vfs.lock(&lock_path).map_err(|e| match e.kind() {
             ErrorKind::WouldBlock => Error::Locked { path: dir.to_path_buf() },
@@ -192,29 +192,6 @@ impl DataFolder {
 
     fn store_identity(&self) -> Result<()> {
         state_file::write(&*self.vfs, &self.dir.join("IDENTITY"), MAGIC, VERSION, &self.identity.encode())
-    }
-
-    /// Creates the folder and makes it and its parents durable.
-    fn make(vfs: &SharedVfs, dir: &Path) -> Result<()> {
-        if vfs.exists(dir).map_err(|e| Error::io("look for", dir, e))? {
-            return Ok(());
-        }
-        // The nearest folder that is there already: every one below it is new, and its entry must be synced.
-        let mut created = vec![dir];
-        let mut parent = dir.parent();
-        while let Some(at) = parent.filter(|at| !at.as_os_str().is_empty()) {
-            if vfs.exists(at).map_err(|e| Error::io("look for", at, e))? {
-                break;
-            }
-            created.push(at);
-            parent = at.parent();
-        }
-        vfs.create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
-        for made in created.iter().rev() {
-            let above = made.parent().filter(|at| !at.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            vfs.sync_dir(above).map_err(|e| Error::io("sync", above, e))?;
-        }
-        Ok(())
     }
 
     /// A folder without an identity must be empty: what is in it is not ours, or the identity was lost.

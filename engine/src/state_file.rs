@@ -62,7 +62,7 @@ pub fn write(vfs: &dyn Vfs, path: &Path, magic: [u8; 8], version: u32, payload: 
 /// Reads the file's version and payload; `None` if there is no such file.
 ///
 /// # Errors
-/// [`Error::Foreign`] for a version above `version_max`, [`Error::Damaged`] for anything that [`write`] did not write,
+/// [`Error::Foreign`] for a version above `version_max`, [`Error::Damaged`] for anything that [`write()`] did not write,
 /// [`Error::Io`] when the disk refuses.
 pub fn read(vfs: &dyn Vfs, path: &Path, magic: [u8; 8], version_max: u32) -> Result<Option<(u32, Vec<u8>)>> {
     let file = match vfs.open_read(path) {

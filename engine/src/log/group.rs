@@ -67,6 +67,13 @@ impl Segments {
     }
 }
 
+impl Segments {
+    /// The first segment that begins behind a log position.
+    fn after(&self, position: u64) -> Option<PlacedSegment> {
+        self.with(|placed| placed.get(placed.partition_point(|s| s.base <= position)).cloned())
+    }
+}
+
 /// Reads payloads back, neighbours together.
 struct PayloadReader<'a> {
     segments: &'a Segments,
@@ -102,7 +109,9 @@ impl PayloadReader<'_> {
         if offset + len as u64 > file_len {
             return Err(damaged(path, offset, "the file ends within an entry"));
         }
-        let size = (len.max(ahead.min(READ_BYTES)) as u64).min(file_len - offset);
+        // Positions go on in the next segment, not behind this one's last batch.
+        let end = self.segments.after(position).map_or(file_len, |next| placed.offset_of(next.base));
+        let size = (len.max(ahead.min(READ_BYTES)) as u64).min(end - offset);
         self.bytes.resize(size as usize, 0);
         read_exact_at(&*placed.segment.file, &mut self.bytes, offset).map_err(|e| Error::io("read", path, e))?;
         self.start = position;

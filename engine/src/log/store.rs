@@ -60,9 +60,20 @@ pub struct LogStore {
     check_oldest: bool,
     /// The same, for what [`LogStore::maintain`] could do.
     check_maintain: bool,
+    /// Copies that are staged or in flight. Until they are written the entries are read from where they were.
+    moves: VecDeque<Move>,
     live_bytes: u64,
     log_bytes_max: u64,
     cache: Cache,
+}
+
+/// An entry that was copied forward.
+#[derive(Debug)]
+struct Move {
+    group: GroupId,
+    index: u64,
+    source: Location,
+    target: Location,
 }
 
 impl LogStore {
@@ -94,6 +105,7 @@ impl LogStore {
             oldest: recovered.oldest,
             check_oldest: true,
             check_maintain: true,
+            moves: VecDeque::new(),
             log_bytes_max: options.log_bytes_max,
             cache: Cache { bytes: 0, count: 0, bytes_max: options.cache_bytes_max, order: VecDeque::new() },
         };
@@ -287,8 +299,27 @@ impl LogStore {
             self.segments.change(|placed| placed.extend(written.placed.drain(..)));
             self.changed();
         }
+        self.apply_moves();
         self.give_up_segments(written.synced_oldest);
         self.shrink_cache();
+    }
+
+    /// Lets copies that are in the files by now stand for the entries that they were taken from.
+    fn apply_moves(&mut self) {
+        while self.moves.front().is_some_and(|moved| moved.target.position() < self.written) {
+            let Some(moved) = self.moves.pop_front() else { break };
+            if let Some(log) = self.groups.get_mut(&moved.group)
+                && (log.first_index()..=log.last_index()).contains(&moved.index)
+                // The entry may have been replaced meanwhile.
+                && log.location(moved.index) == moved.source
+            {
+                let at = (moved.index - log.first_index()) as usize;
+                log.locations[at] = moved.target;
+                log.rewritten_up_to = log.rewritten_up_to.max(moved.index);
+            }
+            self.check_oldest = true;
+            self.check_maintain = true;
+        }
     }
 
     /// Copies forward what keeps the oldest segment from going, up to about `bytes_max` of payload: idle groups' states, and
@@ -298,7 +329,8 @@ impl LogStore {
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) and [`Error::Damaged`](crate::Error::Damaged) when an entry cannot be read back.
     pub fn maintain(&mut self, bytes_max: usize) -> Result<bool> {
-        if !std::mem::take(&mut self.check_maintain) {
+        // One round at a time: what is being copied must be in place before the rest is looked at.
+        if !self.moves.is_empty() || !std::mem::take(&mut self.check_maintain) {
             return Ok(false);
         }
         let oldest = self.oldest;
@@ -358,11 +390,10 @@ impl LogStore {
             let entries = log.entries(index, end, usize::MAX)?;
             format::put_entries(&mut self.stage.meta, group, index, term, entries.len() as u32, true);
             for entry in &entries {
-                let location = put(&mut self.stage, self.position, entry.kind, &entry.payload);
-                let at = (entry.index - log.first_index()) as usize;
-                log.locations[at] = location;
+                let target = put(&mut self.stage, self.position, entry.kind, &entry.payload);
+                let source = log.location(entry.index);
+                self.moves.push_back(Move { group, index: entry.index, source, target });
             }
-            log.rewritten_up_to = log.rewritten_up_to.max(end - 1);
             budget = budget.saturating_sub(bytes);
             index = end;
         }

@@ -1,14 +1,17 @@
 //! The door to files: one small seam, injected at open, so that every file operation of ours can run on a real disk
-//! ([`OsVfs`]) or on a simulated one that crashes.
+//! ([`OsVfs`]) or on a simulated one that crashes ([`SimVfs`]).
 
 mod os;
+mod sim;
 
+use crate::error::{Error, Result};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use os::OsVfs;
+pub use sim::{CrashPlan, SimVfs, Survival};
 
 /// A shared handle to a file system.
 pub type SharedVfs = Arc<dyn Vfs>;
@@ -73,6 +76,39 @@ pub fn read_exact_at(file: &dyn VfsFile, mut buf: &mut [u8], mut offset: u64) ->
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Creates a folder and its missing parents so that they survive a crash. One that exists is synced into its parent all the
+/// same: a process that died just after creating it may not have come so far.
+///
+/// # Errors
+/// [`Error::Io`] when the system refuses.
+pub fn create_dir_durably(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+    let mut missing = Vec::new();
+    for at in dir.ancestors().take_while(|at| !at.as_os_str().is_empty()) {
+        if vfs.exists(at).map_err(|e| Error::io("look for", at, e))? {
+            break;
+        }
+        missing.push(at);
+    }
+    let existed = missing.is_empty();
+    if existed {
+        missing.push(dir);
+    } else {
+        vfs.create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
+    }
+    for made in missing.iter().rev() {
+        let Some(above) = made.parent() else { continue };
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match vfs.sync_dir(above) {
+            // Who made this folder for us in a place that we may not touch has to have synced it.
+            Err(e)
+                if existed
+                    && [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem].contains(&e.kind()) => {}
+            outcome => outcome.map_err(|e| Error::io("sync", above, e))?,
         }
     }
     Ok(())

@@ -20,8 +20,8 @@
 //! *Failure.* A write or sync that failed poisons the writer for good: after a failed sync the kernel forgets the pages, so
 //! a retry would "succeed" without the data.
 //!
-//! The format is drawn in `docs/src/formats/wal.md`; [`format`] holds its bytes, [`segment`] the life of the files,
-//! [`writer`] the write path and [`recovery`] the way back.
+//! The format is drawn in `docs/src/formats/wal.md`; `format.rs` holds its bytes, `segment.rs` the life of the files,
+//! `writer.rs` the write path and `recovery.rs` the way back.
 
 pub(crate) mod format;
 pub(crate) mod recovery;

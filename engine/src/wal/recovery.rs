@@ -21,7 +21,7 @@ use super::segment::{PlacedSegment, Pool, Segment, is_spare_name, parse_segment_
 use super::writer::{Resume, WalWriter};
 use super::{RecoveryReport, WalOptions};
 use crate::error::{Error, Result};
-use crate::vfs::{SharedVfs, VfsFile, read_exact_at};
+use crate::vfs::{SharedVfs, VfsFile, create_dir_durably, read_exact_at};
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -120,7 +120,7 @@ pub(crate) fn recover(
     replay: &mut dyn FnMut(ReplayedBatch<'_>) -> Result<()>,
 ) -> Result<Recovered> {
     assert!(options.segment_bytes >= 2 * SEGMENT_HEAD_BYTES, "a segment holds its head and something more");
-    vfs.create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
+    create_dir_durably(&**vfs, dir)?;
     let names = vfs.list(dir).map_err(|e| Error::io("list", dir, e))?;
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| parse_segment_name(name)).collect();
     numbers.sort_unstable();
@@ -230,9 +230,6 @@ fn create(vfs: &SharedVfs, dir: &Path, options: &WalOptions, spares: Vec<PathBuf
     }
     let pool = Pool::new(Arc::clone(vfs), dir, options, 1, None, spares);
     let segment = pool.create_first()?;
-    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        vfs.sync_dir(parent).map_err(|e| Error::io("sync", parent, e))?;
-    }
     let active = PlacedSegment { segment, base: 0 };
     let resume = Resume { active: active.clone(), end: 0, sequence: 1, oldest: 1, statement_counter: 0 };
     Ok(Recovered {
@@ -328,7 +325,7 @@ impl Walk {
             // Only the very first segment's place in the log is known from its number.
             position: (start == 1).then_some(0),
             sequence: 1,
-            oldest: start,
+            oldest: 1,
             at: 0,
             offset: SEGMENT_HEAD_BYTES,
             placed: Vec::new(),

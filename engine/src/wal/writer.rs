@@ -11,6 +11,9 @@ use std::sync::Arc;
 
 /// How long `everysec` lets a write wait for its sync, in milliseconds.
 const EVERYSEC_MS: u64 = 1000;
+/// A busy writer states how far the log is synced so often in a segment's head, too: batches are each other's witnesses, but
+/// only as long as one of them is readable.
+const STATEMENTS_PER_SEGMENT: u64 = 64;
 /// A batch buffer up to this size is handed back for reuse.
 const REUSED_BYTES_MAX: usize = 1 << 20;
 
@@ -134,6 +137,8 @@ pub struct WalWriter {
     statement_counter: u64,
     /// The highest position that a synced statement covers.
     stated_to: u64,
+    /// Where the log ended when the last statement was written.
+    last_stated: u64,
     last_sync_ms: u64,
     poisoned: Option<(std::path::PathBuf, String)>,
     metrics: WalMetrics,
@@ -165,6 +170,7 @@ impl WalWriter {
             synced_oldest: resume.oldest,
             statement_counter: resume.statement_counter,
             stated_to: 0,
+            last_stated: 0,
             last_sync_ms: 0,
             poisoned: None,
             metrics: WalMetrics::default(),
@@ -193,6 +199,10 @@ impl WalWriter {
         if offset + len > self.active.segment.capacity && self.end > self.active.base {
             self.roll()?;
             placed.push(self.active.clone());
+        }
+        if self.end - self.last_stated >= self.active.segment.capacity / STATEMENTS_PER_SEGMENT {
+            // NB: no sync of its own; it goes out with this batch's.
+            self.state(false, false)?;
         }
         let mut batch = batch;
         let header = BatchHeader {
@@ -389,6 +399,7 @@ impl WalWriter {
         };
         let offset = Statement::slot_offset(self.statement_counter);
         self.statement_counter += 1;
+        self.last_stated = self.end;
         let written = self.active.segment.file.write_all_at(&[IoSlice::new(&statement.encode())], offset);
         self.poison_on_error("write", written)
     }
