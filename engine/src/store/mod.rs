@@ -96,6 +96,13 @@ pub trait CheckpointStore: ReadRows + fmt::Debug + 'static {
     fn interrupted(&self) -> bool {
         false
     }
+    /// Says that what an interrupted generation left behind was put in order.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn repaired(&self) -> Result<()> {
+        Ok(())
+    }
     /// How far a generation's durability reaches.
     fn durability(&self) -> Durability;
     /// Generations that wait to be merged; the flusher pauses when they are many.

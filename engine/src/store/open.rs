@@ -290,6 +290,10 @@ impl CheckpointStore for MarkedClean {
         self.store.interrupted()
     }
 
+    fn repaired(&self) -> Result<()> {
+        self.store.repaired()
+    }
+
     fn durability(&self) -> super::Durability {
         self.store.durability()
     }

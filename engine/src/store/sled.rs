@@ -13,6 +13,7 @@
 use super::{CheckpointStore, Durability, ReadRows, RowBytes, RowSink, Rows, StoreView, check_ascending};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A batch stops readers while it is applied: keep it to some milliseconds.
@@ -28,7 +29,7 @@ pub struct SledStore {
     path: PathBuf,
     db: ::sled::Db,
     gate: Arc<Gate>,
-    interrupted: bool,
+    interrupted: AtomicBool,
     cache_bytes_max: u64,
 }
 
@@ -44,7 +45,7 @@ impl SledStore {
             .mode(::sled::Mode::HighThroughput)
             .flush_every_ms(Some(1_000))
             .open()?;
-        let interrupted = db.contains_key(BEGUN)?;
+        let interrupted = AtomicBool::new(db.contains_key(BEGUN)?);
         Ok(SledStore { path: path.to_path_buf(), db, gate: Arc::default(), interrupted, cache_bytes_max })
     }
 
@@ -218,7 +219,8 @@ impl CheckpointStore for SledStore {
         let mut sink =
             SledSink { store: self, batch: ::sled::Batch::default(), rows: 0, bytes: 0, last: None, begun: false };
         produce(&mut sink)?;
-        if sink.begun {
+        // A generation that repairs another leaves that one's mark to `repaired`.
+        if sink.begun && !self.interrupted() {
             sink.batch.remove(BEGUN);
         }
         sink.apply()?;
@@ -227,7 +229,13 @@ impl CheckpointStore for SledStore {
     }
 
     fn interrupted(&self) -> bool {
-        self.interrupted
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    fn repaired(&self) -> Result<()> {
+        self.db.remove(BEGUN).map_err(|error| self.error(error))?;
+        self.interrupted.store(false, Ordering::Relaxed);
+        self.sync()
     }
 
     fn durability(&self) -> Durability {

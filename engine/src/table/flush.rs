@@ -50,6 +50,8 @@ pub(crate) struct Frozen {
     pub(crate) applied: Applied,
     pub(crate) memtable: Memtable,
     pub(crate) base: Arc<Mutex<GroupBase>>,
+    /// Seal a snapshot after this, on a store that needs them.
+    pub(crate) seal: bool,
     /// The incarnation is over: there is no point in writing this any more.
     pub(crate) superseded: AtomicBool,
     /// Set before the first row may become visible in the store.
@@ -85,6 +87,7 @@ impl Frozen {
             applied,
             memtable,
             base,
+            seal: false,
             superseded: AtomicBool::new(false),
             started: AtomicBool::new(false),
             outcome: Mutex::new(None),

@@ -44,7 +44,13 @@ impl InstallJob {
     /// # Errors
     /// What `rows` returned, rows out of order, or the store's failure; the group's state is then as before.
     pub fn run(self, rows: &mut dyn Iterator<Item = Result<ViewRow>>) -> Result<Installed> {
-        lock(&self.base).installing = Some(self.incarnation);
+        let present = lock(&self.base).meta.incarnation;
+        {
+            // What an install that was cut short left behind must not mix with what comes.
+            let _turn = lock(&self.shared.write_turn);
+            while self.shared.sweep_rows(self.group, present, None)? {}
+            lock(&self.base).installing = Some(self.incarnation);
+        }
         let written = write_rows(&self.shared, self.group, self.incarnation, self.applied, rows);
         let mut base = lock(&self.base);
         base.installing = None;
@@ -53,8 +59,12 @@ impl InstallJob {
         base.counts = counts;
         drop(base);
         let durable = match self.shared.store.durability() {
-            // NB: the snapshot's own file is the durable copy until the next is sealed.
-            Durability::ProcessCrash => self.shared.sealer.seal_now(&self.shared, self.group)?,
+            Durability::ProcessCrash => {
+                let _turn = lock(&self.shared.write_turn);
+                // The state is installed either way; without a sealed copy the log just may not rely on it.
+                let sealed = self.shared.sealer.seal(&self.shared, self.group, &self.base);
+                sealed.inspect_err(|error| tracing::error!(%error, "an installed snapshot could not be sealed")).ok()
+            }
             Durability::PowerCut => Some(self.applied),
             Durability::None => None,
         };

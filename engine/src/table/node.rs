@@ -183,7 +183,7 @@ impl Tables {
         store: Box<dyn CheckpointStore>,
         set_aside: Option<PathBuf>,
     ) -> Result<Self> {
-        let sealer = Sealer::open(vfs, &options.dir, set_aside)?;
+        let sealer = Sealer::new(vfs, &options.dir, set_aside);
         let shared = Arc::new(Shared {
             cache: ValueCache::new(options.cache_bytes_max, options.hash_seed),
             store,
@@ -198,6 +198,9 @@ impl Tables {
             work: Condvar::new(),
             idle: Condvar::new(),
         });
+        if shared.store.interrupted() {
+            super::seal::repair(&shared).map_err(|error| shared.locate(error))?;
+        }
         let flusher = match shared.options.flusher {
             FlusherMode::Inline => None,
             FlusherMode::Thread => {
@@ -278,14 +281,11 @@ impl Drop for TablesInner {
 
 impl Shared {
     /// What the store holds of a group, read once.
-    pub(crate) fn base(&self, group: GroupId) -> Result<Arc<Mutex<GroupBase>>> {
+    pub(crate) fn base(self: &Arc<Self>, group: GroupId) -> Result<Arc<Mutex<GroupBase>>> {
         if let Some(base) = lock(&self.bases).get(&group) {
             return Ok(base.clone());
         }
-        if self.store.interrupted() {
-            super::seal::repair(self, group)?;
-        }
-        super::seal::restore(self, group)?;
+        self.sealer.restore(self, group).map_err(|error| self.locate(error))?;
         let base = Arc::new(Mutex::new(load_base(&*self.store, group).map_err(|error| self.locate(error))?));
         Ok(lock(&self.bases).entry(group).or_insert(base).clone())
     }
@@ -304,7 +304,7 @@ impl Shared {
         Error::Poisoned { path: self.options.dir.clone(), detail }
     }
 
-    pub(crate) fn submit(&self, job: Job) {
+    pub(crate) fn submit(self: &Arc<Self>, job: Job) {
         lock(&self.queue).jobs.push_back(job);
         if self.options.flusher == FlusherMode::Inline {
             self.drain();
@@ -318,7 +318,7 @@ impl Shared {
         lock(&self.queue).failed.clone()
     }
 
-    fn drain(&self) {
+    fn drain(self: &Arc<Self>) {
         loop {
             let Some(job) = lock(&self.queue).jobs.pop_front() else { return };
             self.perform(job);
@@ -326,7 +326,7 @@ impl Shared {
     }
 
     /// The flusher thread.
-    fn run(&self) {
+    fn run(self: &Arc<Self>) {
         let mut queue = lock(&self.queue);
         loop {
             if queue.stop {
@@ -362,7 +362,7 @@ impl Shared {
     }
 
     /// Runs one job; a store that panics fails it like a store that errs.
-    fn perform(&self, job: Job) {
+    fn perform(self: &Arc<Self>, job: Job) {
         match job {
             Job::Drop(memory) => drop(memory),
             Job::Flush(frozen) => {
@@ -405,7 +405,7 @@ impl Shared {
         }
     }
 
-    fn flush(&self, frozen: &Frozen) -> Result<Outcome> {
+    fn flush(self: &Arc<Self>, frozen: &Frozen) -> Result<Outcome> {
         let _turn = lock(&self.write_turn);
         let mut outcome = write_generation(self, frozen)?;
         match self.store.durability() {
@@ -417,14 +417,18 @@ impl Shared {
         Ok(outcome)
     }
 
-    /// Removes rows of incarnations that are over; true when there may be more.
-    fn sweep(&self, group: GroupId) -> Result<bool> {
-        let _turn = lock(&self.write_turn);
+    fn sweep(self: &Arc<Self>, group: GroupId) -> Result<bool> {
         let base = self.base(group)?;
+        let _turn = lock(&self.write_turn);
         let (keep, installing) = {
             let base = lock(&base);
             (base.meta.incarnation, base.installing)
         };
+        self.sweep_rows(group, keep, installing)
+    }
+
+    /// Removes rows of incarnations other than two; true when there may be more. The caller has the write turn.
+    pub(crate) fn sweep_rows(&self, group: GroupId, keep: u64, installing: Option<u64>) -> Result<bool> {
         let spared = |incarnation: u64| incarnation == keep || Some(incarnation) == installing;
         let mut dead: Vec<Vec<u8>> = Vec::new();
         let (mut from, to) = rows::group_range(group);

@@ -1,46 +1,225 @@
-//! Sealed snapshots.
-use super::Applied;
-use super::flush::Frozen;
-use super::node::Shared;
-use crate::store::Durability;
-use crate::vfs::SharedVfs;
-use crate::{GroupId, Result};
-use std::path::{Path, PathBuf};
+//! Sealed snapshots: the durable base on a store whose own word does not reach the platters, and what a store that was lost
+//! is rebuilt from.
+//!
+//! ```text
+//!   flush ─▶ sled (process crash only) ─▶ enough flushed, or the log too long? ─▶ snapshots/g<group>-<index>.snapshot
+//!                                                                               sealed, synced ─▶ the log may go
+//! ```
+//!
+//! The flusher writes them itself, right after a generation: at that moment the store is exactly the state at the
+//! generation's index. The previous file stays until the next is sealed.
 
+use super::flush::{Frozen, GroupBase, load_base, lock, store_error};
+use super::node::Shared;
+use super::rows::{self, Meta};
+use super::view::View;
+use super::{Applied, SLOTS, install};
+use crate::snapshot::{SnapshotFile, SnapshotHeader, write_snapshot};
+use crate::store::{Durability, ReadRows};
+use crate::vfs::SharedVfs;
+use crate::{Error, GroupId, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// The folder of sealed snapshots, in the tables' folder.
+const FOLDER: &str = "snapshots";
+
+/// Writes and finds sealed snapshots.
 #[derive(Debug)]
 pub(crate) struct Sealer {
+    vfs: SharedVfs,
+    dir: PathBuf,
+    /// Where the store went that could not be opened.
     set_aside: Option<PathBuf>,
+    groups: Mutex<BTreeMap<GroupId, Sealed>>,
+}
+
+#[derive(Debug, Default)]
+struct Sealed {
+    /// The newest sealed state.
+    applied: Applied,
+    /// Bytes flushed since.
+    flushed_bytes: u64,
 }
 
 impl Sealer {
-    pub(crate) fn open(_vfs: SharedVfs, _dir: &Path, set_aside: Option<PathBuf>) -> Result<Self> {
-        Ok(Sealer { set_aside })
+    pub(crate) fn new(vfs: SharedVfs, dir: &Path, set_aside: Option<PathBuf>) -> Self {
+        Sealer { vfs, dir: dir.join(FOLDER), set_aside, groups: Mutex::default() }
     }
 
     pub(crate) fn set_aside(&self) -> Option<&Path> {
         self.set_aside.as_deref()
     }
 
-    pub(crate) fn durable(&self, shared: &Shared, _group: GroupId, applied: Applied) -> Applied {
-        match shared.store.durability() {
+    /// How far the log of a group may be cut when the store has it at `applied`.
+    pub(crate) fn durable(&self, durability: Durability, group: GroupId, applied: Applied) -> Applied {
+        match durability {
             Durability::PowerCut => applied,
-            _ => Applied::default(),
+            Durability::ProcessCrash => {
+                lock(&self.groups).get(&group).map_or(Applied::default(), |group| group.applied)
+            }
+            Durability::None => Applied::default(),
         }
     }
 
-    pub(crate) fn after_flush(&self, _shared: &Shared, _frozen: &Frozen) -> Result<Option<Applied>> {
-        Ok(None)
+    /// A generation went into a store that a power cut may take: seals a snapshot if it is time. The caller has the write
+    /// turn.
+    pub(crate) fn after_flush(&self, shared: &Arc<Shared>, frozen: &Frozen) -> Result<Option<Applied>> {
+        let due = {
+            let mut groups = lock(&self.groups);
+            let sealed = groups.entry(frozen.group).or_default();
+            sealed.flushed_bytes += frozen.memtable.bytes();
+            let ahead = frozen.applied.index > sealed.applied.index;
+            ahead && (frozen.seal || sealed.flushed_bytes >= shared.options.seal_bytes)
+        };
+        if due { self.seal(shared, frozen.group, &frozen.base).map(Some) } else { Ok(None) }
     }
 
-    pub(crate) fn seal_now(&self, _shared: &Shared, _group: GroupId) -> Result<Option<Applied>> {
-        Ok(None)
+    /// Seals what the store holds of a group. The caller has the write turn.
+    pub(crate) fn seal(&self, shared: &Arc<Shared>, group: GroupId, base: &Mutex<GroupBase>) -> Result<Applied> {
+        let view = View::of_store(shared, group, &lock(base))?;
+        let applied = view.applied();
+        self.vfs.create_dir_all(&self.dir).map_err(|error| Error::io("create", &self.dir, error))?;
+        let path = self.dir.join(file_name(group, applied.index));
+        let header = SnapshotHeader::whole(group, applied, view.incarnation());
+        write_snapshot(&self.vfs, &path, &header, &mut view.rows(0, SLOTS as u16 - 1))?;
+        lock(&self.groups).insert(group, Sealed { applied, flushed_bytes: 0 });
+        for (older, index) in self.files(group)? {
+            if index < applied.index {
+                // NB: no sync of the folder: a removed file that comes back does no harm.
+                self.vfs.remove(&older).map_err(|error| Error::io("remove", &older, error))?;
+            }
+        }
+        Ok(applied)
+    }
+
+    /// The group's snapshot files and their indexes, newest first.
+    fn files(&self, group: GroupId) -> Result<Vec<(PathBuf, u64)>> {
+        let listing = |error| Error::io("list", &self.dir, error);
+        if !self.vfs.exists(&self.dir).map_err(listing)? {
+            return Ok(Vec::new());
+        }
+        let names = self.vfs.list(&self.dir).map_err(listing)?;
+        let mut files: Vec<_> = names
+            .iter()
+            .filter_map(|name| {
+                let name = Path::new(name.file_name()?).to_str()?;
+                let (of, index) = name.strip_prefix('g')?.strip_suffix(".snapshot")?.split_once('-')?;
+                (of.parse() == Ok(group)).then_some((self.dir.join(name), index.parse().ok()?))
+            })
+            .collect();
+        files.sort_by_key(|(_, index)| std::cmp::Reverse(*index));
+        Ok(files)
+    }
+
+    /// Fills a store that has nothing of a group from its newest sound snapshot, if there is one, and remembers how far
+    /// sealed state reaches.
+    pub(crate) fn restore(&self, shared: &Arc<Shared>, group: GroupId) -> Result<()> {
+        if shared.store.durability() != Durability::ProcessCrash && self.set_aside.is_none() {
+            return Ok(());
+        }
+        let empty = shared.store.get(&rows::meta_key(group))?.is_none();
+        for (path, _) in self.files(group)? {
+            let restored = SnapshotFile::open(&self.vfs, &path).and_then(|file| {
+                let SnapshotHeader { group: of, applied, incarnation, .. } = *file.header();
+                if of != group {
+                    return Err(Error::Foreign { path: path.clone(), detail: format!("it is of group {of}") });
+                }
+                if empty {
+                    // Sound to its last byte first: a store filled by half would be worse than an empty one.
+                    SnapshotFile::verify(&self.vfs, &path)?;
+                    install::write_rows(shared, group, incarnation, applied, &mut { file })?;
+                    tracing::warn!(path = %path.display(), group, index = applied.index, "the group's state was rebuilt");
+                }
+                Ok(applied)
+            });
+            match restored {
+                Ok(applied) => {
+                    lock(&self.groups).insert(group, Sealed { applied, flushed_bytes: 0 });
+                    return Ok(());
+                }
+                Err(error @ (Error::Damaged { .. } | Error::Foreign { .. })) => {
+                    tracing::error!(path = %path.display(), %error, "a sealed snapshot can't be used");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 
-pub(crate) fn repair(_shared: &Shared, _group: GroupId) -> Result<()> {
-    Ok(())
+fn file_name(group: GroupId, index: u64) -> String {
+    format!("g{group}-{index:020}.snapshot")
 }
 
-pub(crate) fn restore(_shared: &Shared, _group: GroupId) -> Result<()> {
-    Ok(())
+/// Puts a store in order whose last generation went in by half.
+///
+/// Its rows are those of a later index than the group's state says. That does no harm: the log is applied again, and writes
+/// the same. But counts and deadlines were made for the rows before, and rows of an incarnation that had not begun would be
+/// taken for absent: they are made anew, and removed.
+pub(crate) fn repair(shared: &Shared) -> Result<()> {
+    let mut next = Some(0);
+    while let Some(group) = next {
+        let Some(group) = first_group_from(&*shared.store, group)? else { break };
+        tracing::warn!(group, "the store stopped in the middle of a generation: its counts are made anew");
+        repair_group(shared, group)?;
+        next = group.checked_add(1);
+    }
+    shared.store.repaired()
+}
+
+fn first_group_from(store: &dyn ReadRows, group: GroupId) -> Result<Option<GroupId>> {
+    let (from, _) = rows::group_range(group);
+    let (_, to) = rows::group_range(GroupId::MAX);
+    match store.range(&from, &to).next() {
+        None => Ok(None),
+        Some(row) => rows::parse_group(&row?.0).map(Some).map_err(store_error),
+    }
+}
+
+fn repair_group(shared: &Shared, group: GroupId) -> Result<()> {
+    let store = &*shared.store;
+    let mut meta = match store.get(&rows::meta_key(group))? {
+        Some(value) => Meta::decode(&value).map_err(store_error)?,
+        None => Meta::default(),
+    };
+    while shared.sweep_rows(group, meta.incarnation, None)? {}
+    let mut counts = vec![0u32; SLOTS];
+    let mut index: BTreeSet<Vec<u8>> = BTreeSet::new();
+    let (from, to) = rows::group_range(group);
+    for row in store.range(&from, &to) {
+        let (key, value) = row?;
+        let parsed = rows::parse_data_key(&key).map_err(store_error)?;
+        let deadlines = match parsed.key {
+            Some(_) => vec![rows::parse_value_head(&value).map_err(store_error)?.deadline_ms],
+            None => {
+                let members = rows::parse_bucket(&value).map_err(store_error)?;
+                members.iter().map(|(_, object)| object.deadline_ms).collect()
+            }
+        };
+        counts[usize::from(parsed.slot)] += deadlines.len() as u32;
+        index.extend(deadlines.into_iter().filter(|&at| at != 0).map(|at| rows::index_key(&key, at)));
+    }
+    // What the index has and should not have, and the other way round.
+    let mut changes: BTreeMap<Vec<u8>, bool> = BTreeMap::new();
+    let (from, to) = rows::index_range(group);
+    for row in store.range(&from, &to) {
+        let (key, _) = row?;
+        if !index.remove(&*key) {
+            changes.insert(key.to_vec(), false);
+        }
+    }
+    changes.extend(index.into_iter().map(|row| (row, true)));
+    meta.count = counts.iter().map(|&count| u64::from(count)).sum();
+    store.ingest(&mut |sink| {
+        for (row, put) in &changes {
+            if *put { sink.put(row, &[], &[])? } else { sink.delete(row)? }
+        }
+        for (slot, &count) in counts.iter().enumerate() {
+            sink.put(&rows::count_key(group, slot as u16), &rows::encode_count(meta.incarnation, count), &[])?;
+        }
+        sink.put(&rows::meta_key(group), &meta.encode(), &[])
+    })?;
+    load_base(store, group).map(drop)
 }

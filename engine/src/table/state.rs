@@ -154,6 +154,8 @@ pub struct Table {
     posted_active: u64,
     posted_frozen: u64,
     flush_wanted: bool,
+    /// The log wants to be cut: see [`Table::request_flush`].
+    seal_wanted: bool,
     /// An incarnation ended; once the next is in the store, the old one's rows can be swept up.
     sweep_wanted: bool,
     /// Where the walk over the store's deadlines goes on, and when it is worth another look.
@@ -174,7 +176,7 @@ impl Table {
             let base = lock(&base);
             (base.applied(), base.meta.incarnation, base.counts.clone().into_boxed_slice(), base.meta.count)
         };
-        let durable = shared.sealer.durable(&shared, group, applied);
+        let durable = shared.sealer.durable(shared.store.durability(), group, applied);
         Table {
             shared,
             group,
@@ -197,6 +199,7 @@ impl Table {
             posted_active: 0,
             posted_frozen: 0,
             flush_wanted: false,
+            seal_wanted: false,
             sweep_wanted: false,
             expire_after: None,
             expire_look_ms: 0,
@@ -512,9 +515,11 @@ impl Table {
         self.sweep_wanted = true;
     }
 
-    /// Asks for a flush at the next [`Table::maintain`], whatever memory and age say: when the log below is what hurts.
+    /// Asks for a flush at the next [`Table::maintain`], whatever memory and age say: when the log below is what hurts. On a
+    /// store that does not reach the platters this also seals a snapshot, so ask in proportion to the log's growth.
     pub fn request_flush(&mut self) {
         self.flush_wanted = true;
+        self.seal_wanted = true;
     }
 
     /// Writers should wait: memtables fill faster than the flusher empties them.
@@ -575,8 +580,9 @@ impl Table {
     /// Freezes the active memtable, empty or not.
     pub(super) fn freeze(&mut self) {
         let memtable = std::mem::take(&mut self.active);
-        let frozen =
+        let mut frozen =
             Frozen::new(self.group, self.active_id, self.incarnation, self.applied, memtable, self.base.clone());
+        frozen.seal = std::mem::take(&mut self.seal_wanted);
         self.layers.push_back(Layer { frozen: Arc::new(frozen), submitted: false });
         self.active_id += 1;
         self.frozen_index = self.applied.index;

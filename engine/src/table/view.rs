@@ -3,7 +3,7 @@
 //! A view is the store's own view plus the memtables that were frozen when it was opened; newer memtables win. It can be
 //! walked on any thread while the table goes on. It keeps memory and old files: bound its number and age.
 
-use super::flush::{Frozen, store_error};
+use super::flush::{Frozen, GroupBase, store_error};
 use super::memtable::SlotIter;
 use super::node::Shared;
 use super::rows;
@@ -44,6 +44,25 @@ pub struct View {
 }
 
 impl View {
+    /// A view of what the store holds, without memtables. The caller has the write turn, or the view shows something in
+    /// between.
+    pub(super) fn of_store(shared: &Arc<Shared>, group: GroupId, base: &GroupBase) -> Result<View> {
+        let mut occupied = [0; SLOTS / 64];
+        for (slot, _) in base.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+            occupied[slot / 64] |= 1 << (slot % 64);
+        }
+        Ok(View {
+            shared: shared.clone(),
+            group,
+            incarnation: base.meta.incarnation,
+            applied: base.applied(),
+            store: shared.store.view()?,
+            frozen: Vec::new(),
+            occupied,
+            posted: 0,
+        })
+    }
+
     /// The group.
     pub fn group(&self) -> GroupId {
         self.group
