@@ -44,6 +44,11 @@ fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
     own_names.chain(aliases).chain([("loglevel", Entry::LogLevel)]).chain(truths).chain(stored).chain(fixed)
 }
 
+#[cfg(test)]
+pub(super) fn names() -> Vec<&'static str> {
+    entries().map(|(name, _)| name).collect()
+}
+
 impl Entry {
     fn value(self, node: &Node) -> String {
         let live = &node.live;

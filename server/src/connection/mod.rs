@@ -111,6 +111,12 @@ fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(128)]).into_owned()
 }
 
+/// Every name that CONFIG knows.
+#[cfg(test)]
+pub(crate) fn config_names() -> Vec<&'static str> {
+    config::names()
+}
+
 /// Runs a connection command. Exactly one value is written to the reply, except by CLIENT REPLY OFF and SKIP.
 pub fn run(command: Connection, context: &mut ConnContext<'_>) {
     let handler: fn(&mut ConnContext<'_>) = match command {

@@ -16,6 +16,8 @@
 //! [`node::Live`](crate::node::Live), which starts out with the values from here.
 
 mod load;
+#[cfg(test)]
+mod page;
 mod parse;
 mod table;
 
