@@ -84,6 +84,9 @@ pub enum EntryError {
     /// It holds a command that this release does not have.
     #[error("log entry with command number {0}, which this release does not know; run the release that wrote it")]
     Command(u16),
+    /// The store failed while it was applied.
+    #[error("a log entry could not be applied: {0}")]
+    Store(String),
     /// It does not follow the format.
     #[error("malformed log entry: {0}")]
     Malformed(&'static str),

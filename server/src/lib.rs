@@ -11,8 +11,12 @@
 pub mod command;
 pub mod connection;
 pub mod entry;
+pub mod logging;
 pub mod node;
+mod replica;
 pub mod resp;
+pub mod server;
 pub mod session;
 pub mod settings;
+mod shard;
 pub mod slot;

@@ -4,7 +4,7 @@
 //! key holds a *hash tag*, a non-empty text between the first `{` and the next `}`, only the tag is hashed, so that keys
 //! that share a tag share a slot.
 
-use holdfast_engine::table::KeyRef;
+use holdfast_engine::table::{KeyRef, OwnedKey};
 
 /// How many hash slots there are.
 pub const SLOT_COUNT: u16 = 16384;
@@ -66,6 +66,12 @@ fn hash_tag(key: &[u8]) -> &[u8] {
 /// A key with its slot and hash.
 pub fn key_ref(key: &[u8]) -> KeyRef<'_> {
     KeyRef { slot: slot_of(key), hash: xxhash_rust::xxh3::xxh3_64(key), key }
+}
+
+/// A key of its own with its slot and hash.
+pub fn owned_key(key: &[u8]) -> OwnedKey {
+    let KeyRef { slot, hash, .. } = key_ref(key);
+    OwnedKey { slot, hash, key: key.into() }
 }
 
 #[cfg(test)]

@@ -130,6 +130,13 @@ impl Table {
         }))
     }
 
+    /// About how many keys there are, from memory alone: as many as [`Table::len`] says, or more, if some that were written
+    /// blindly overwrote others. For reports.
+    pub fn len_about(&self) -> u64 {
+        let frozen = self.frozen().iter().map(|frozen| frozen.memtable.counts().delta()).sum::<i64>();
+        u64::try_from(self.count as i64 + frozen + self.active.counts().delta()).unwrap_or(0)
+    }
+
     /// Remembers what a job looked up, so that the next count needn't; the count comes back.
     pub fn finish_len(&mut self, outcome: LenOutcome) -> u64 {
         if outcome.active_id == self.active_id {

@@ -1,0 +1,45 @@
+//! The node's own messages: to standard error, or to a file.
+
+use crate::settings::{LogLevel, Settings};
+use std::fs::OpenOptions;
+use std::io;
+use std::sync::Mutex;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, fmt, reload};
+
+/// Changes the level while the node runs.
+#[derive(Debug, Clone)]
+pub struct LevelHandle(reload::Handle<LevelFilter, Registry>);
+
+impl LevelHandle {
+    /// Sets the level by its name in the settings; an unknown one changes nothing.
+    pub fn set(&self, name: &str) {
+        if let Ok(level) = name.parse::<LevelFilter>() {
+            // The subscriber lives as long as the process.
+            let _ = self.0.modify(|filter| *filter = level);
+        }
+    }
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    level.name().parse().unwrap_or(LevelFilter::INFO)
+}
+
+/// Starts writing messages.
+///
+/// # Errors
+/// When the log file can't be opened.
+pub fn start(settings: &Settings) -> io::Result<LevelHandle> {
+    let (level, handle) = reload::Layer::new(filter(settings.log_level));
+    let registry = tracing_subscriber::registry().with(level);
+    let started = if settings.log_file.as_os_str().is_empty() {
+        registry.with(fmt::layer().with_writer(io::stderr).with_target(false)).try_init()
+    } else {
+        let file = OpenOptions::new().create(true).append(true).open(&settings.log_file)?;
+        registry.with(fmt::layer().with_writer(Mutex::new(file)).with_ansi(false).with_target(false)).try_init()
+    };
+    started.map_err(io::Error::other)?;
+    Ok(LevelHandle(handle))
+}

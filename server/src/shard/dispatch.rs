@@ -1,0 +1,202 @@
+//! From a decoded command to what is done with it.
+//!
+//! Hop 2 of the data path. In: a command's arguments, slices of the read buffer. Out: a write in the turn's log entry, a read
+//! answered at once (or behind the connection's own writes), a connection command answered at once, or a job.
+//!
+//! The order of a connection's replies is the order of its commands. A read may be answered at once only if nothing of its
+//! connection is waiting: then the applied state holds every write that was ever acknowledged, and the read is
+//! linearizable. NB: with one voter no round to other replicas is needed for that, and none is made.
+
+use super::Shard;
+use super::conn::{ConnKey, Hold};
+use crate::command::{self, CommandSpec, Connection, Handler, Needs, flag};
+use crate::connection::{self, ConnContext, NOAUTH, Outcome};
+use crate::replica::Residence;
+use crate::resp::{Limits, Reply};
+use std::sync::Arc;
+
+impl Shard {
+    /// What the connection may send now.
+    pub(super) fn limits(&self, place: usize) -> Limits {
+        Limits { unauthenticated: !self.conns[place].session.authenticated, ..self.limits }
+    }
+
+    /// Runs a command or puts it where it waits its turn. `false`: not yet; the same command must be dispatched again
+    /// once the connection's hold is released.
+    pub(super) fn dispatch(&mut self, place: usize, args: &[&[u8]]) -> bool {
+        let now_ms = self.clock_ms();
+        self.conns[place].session.saw_command(now_ms);
+        let spec = match command::resolve(args) {
+            Ok(spec) => spec,
+            Err(rejection) => {
+                let failure = rejection.failure(args);
+                let authenticated = self.conns[place].session.authenticated;
+                return self.refuse(place, if authenticated { failure.text() } else { NOAUTH });
+            }
+        };
+        if !self.conns[place].session.authenticated && spec.flags & flag::NO_AUTH == 0 {
+            return self.refuse(place, NOAUTH);
+        }
+        if self.is_paused(spec) {
+            return self.hold(place, Hold::Paused);
+        }
+        match spec.handler {
+            Handler::Connection(command) => self.run_connection_command(place, spec, command, args),
+            Handler::Table(_) | Handler::Container => {
+                self.answer_now(place, |reply| spec.answer(args, reply));
+                true
+            }
+            Handler::Special(special) => {
+                if self.conns[place].pending > 0 {
+                    return self.hold(place, Hold::Barrier);
+                }
+                self.run_special(place, spec, special, args);
+                true
+            }
+            Handler::Data(_) => self.dispatch_data(place, spec, args),
+        }
+    }
+
+    fn dispatch_data(&mut self, place: usize, spec: &'static CommandSpec, args: &[&[u8]]) -> bool {
+        if let Err(failure) = command::check_sizes(spec, args, self.limits.bulk_bytes_max) {
+            return self.refuse(place, failure.text());
+        }
+        let writes = spec.is_write();
+        if writes && let Some(reason) = self.replica.write_refusal() {
+            let text = format!("MISCONF {reason}");
+            return self.refuse(place, &text);
+        }
+        if writes && self.replica.write_stall() {
+            return self.hold(place, Hold::Paused);
+        }
+        let needs_keys = !writes || spec.needs(args) == Needs::Keys;
+        let mut needs_time = false;
+        if needs_keys {
+            let clock_ms = self.clock_ms();
+            let mut missing: Vec<Vec<u8>> = Vec::new();
+            for position in command::keys_of(spec, args) {
+                let key = args[position];
+                match self.replica.residence(key, clock_ms) {
+                    Residence::Here => {}
+                    Residence::Ending => needs_time = true,
+                    Residence::Unknown => missing.push(key.to_vec()),
+                }
+            }
+            if !missing.is_empty() {
+                self.fetch(place, missing);
+                return self.hold(place, Hold::Fetch);
+            }
+        }
+        if !self.conns[place].pinned.is_empty() {
+            let pinned = std::mem::take(&mut self.conns[place].pinned);
+            self.unpin_after_turn(pinned);
+        }
+        if writes {
+            self.push_write(place, spec, args);
+        } else if self.conns[place].pending > 0 || needs_time {
+            self.push_read(place, spec, args, needs_time);
+        } else {
+            let now_ms = self.read_time_ms();
+            let silent = self.conns[place].session.is_silent();
+            let key = self.key_of(place);
+            // A read that fails has answered so.
+            let _ = self.run(spec, args, Some(key), silent, now_ms, &mut None);
+        }
+        self.conns[place].session.ran_command(spec);
+        true
+    }
+
+    fn run_connection_command(
+        &mut self,
+        place: usize,
+        spec: &'static CommandSpec,
+        command: Connection,
+        args: &[&[u8]],
+    ) -> bool {
+        if self.conns[place].pending > 0 {
+            return self.hold(place, Hold::Barrier);
+        }
+        self.publish();
+        let node = Arc::clone(&self.node);
+        let now_ms = self.read_time_ms();
+        let started = std::time::Instant::now();
+        let conn = &mut self.conns[place];
+        let mark = conn.reply.output().mark();
+        let was_silent = conn.session.is_silent();
+        let mut context = ConnContext::new(&mut conn.session, &node, args, &mut conn.reply, now_ms);
+        connection::run(command, &mut context);
+        let outcome = context.outcome;
+        let error = conn.reply.take_error();
+        let silent = was_silent && conn.session.is_silent() || conn.session.is_off();
+        if silent {
+            conn.reply.output_mut().rewind(mark);
+        }
+        conn.session.ran_command(spec);
+        conn.reply.set_proto(conn.session.proto);
+        if outcome == Outcome::Close {
+            conn.closing = true;
+        }
+        let info = Arc::clone(&conn.info);
+        self.metrics.record_command(spec, args, started.elapsed(), error, Some(&info));
+        true
+    }
+
+    /// Whether CLIENT PAUSE holds the command back. CLIENT itself always goes through: it is what ends a pause.
+    fn is_paused(&self, spec: &CommandSpec) -> bool {
+        self.node.is_paused(spec.is_write(), self.clock_ms) && !spec.name.starts_with("client")
+    }
+
+    /// Answers an error in the command's place in the connection's order.
+    pub(super) fn refuse(&mut self, place: usize, text: &str) -> bool {
+        self.answer_now(place, |reply| reply.error(text));
+        true
+    }
+
+    /// Writes a reply that needs nothing from the group, behind what the connection still waits for.
+    pub(super) fn answer_now(&mut self, place: usize, write: impl FnOnce(&mut Reply)) {
+        let conn = &mut self.conns[place];
+        let silent = conn.session.is_silent();
+        conn.session.answered();
+        if conn.pending == 0 {
+            let mark = conn.reply.output().mark();
+            write(&mut conn.reply);
+            if let Some(code) = conn.reply.take_error() {
+                self.node.stats.record_error(code.as_str());
+            }
+            if silent {
+                conn.reply.output_mut().rewind(mark);
+            }
+        } else {
+            let mut reply = Reply::new(conn.session.proto);
+            write(&mut reply);
+            if let Some(code) = reply.take_error() {
+                self.node.stats.record_error(code.as_str());
+            }
+            let bytes = if silent { Vec::new() } else { reply.output().to_vec() };
+            self.push_ready(place, bytes);
+        }
+    }
+
+    /// Keeps the connection's next command waiting.
+    pub(super) fn hold(&mut self, place: usize, hold: Hold) -> bool {
+        self.conns[place].hold = hold;
+        match hold {
+            Hold::Paused => {
+                let key = self.key_of(place);
+                self.paused.push(key);
+            }
+            // Released when the turn has answered: every connection with an unanswered command is written to then.
+            Hold::Barrier => assert!(self.conns[place].pending > 0, "a barrier without anything to wait for"),
+            Hold::None | Hold::Fetch | Hold::Job => {}
+        }
+        false
+    }
+
+    /// Lets a held connection go on.
+    pub(super) fn release(&mut self, key: ConnKey) {
+        if let Some(conn) = self.conn_mut(key) {
+            conn.hold = Hold::None;
+            conn.wake();
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! Commands about all keys or about the node, and reads of the store: what takes more than one step.
+//!
+//! A job begins on the shard thread, reads the store on a reader thread, and goes on when that has an answer. Its connection is
+//! held meanwhile; the others are served. Since it was held until all its earlier commands were answered, the order of its
+//! replies is kept.
+
+use super::Shard;
+use super::conn::{ConnKey, Hold};
+use crate::command::{CommandSpec, Failure, ScanOptions, ShutdownOptions, Special, WaitOptions, glob};
+use crate::node::UnblockReason;
+use crate::resp::Reply;
+use crate::slot::owned_key;
+use holdfast_engine::Result;
+use holdfast_engine::table::{Fetched, Len, ObjectKind, ScanPage, ScanPosition};
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// Keys looked at in one step of KEYS, or of a SCAN with a large COUNT.
+const PAGE_KEYS_MAX: usize = 4096;
+/// Low bits of a SCAN cursor: the hash. The slot stands above them, so that a cursor says where it is.
+const CURSOR_HASH_BITS: u32 = 50;
+/// Keys looked at in one step of RANDOMKEY: the first that is not expired is the answer.
+const RANDOM_PAGE_KEYS: usize = 8;
+
+type Shared = Rc<RefCell<Shard>>;
+
+/// What a job answers: it writes one value, or fails with an error's text.
+type Answer = std::result::Result<Box<dyn FnOnce(&mut Reply)>, Failure>;
+
+impl Shard {
+    /// Reads keys from the store so that the command that needs them can run; releases the connection then.
+    pub(super) fn fetch(&mut self, place: usize, keys: Vec<Vec<u8>>) {
+        let Some(shard) = self.me.upgrade() else { return };
+        let key = self.key_of(place);
+        let fetcher = self.replica.fetcher();
+        tokio::task::spawn_local(async move {
+            let fetched = on_reader(move || -> Result<Vec<Fetched>> {
+                keys.iter().map(|key| fetcher.fetch(owned_key(key))).collect()
+            })
+            .await;
+            let mut this = shard.borrow_mut();
+            match fetched {
+                Ok(all) => {
+                    for fetched in all {
+                        let name = fetched.key().key.to_vec();
+                        // A key that was written meanwhile is looked at again when the command is.
+                        if this.replica.admit(fetched) {
+                            match this.conn_mut(key) {
+                                Some(conn) => conn.pinned.push(name),
+                                None => this.replica.unpin(&name),
+                            }
+                        }
+                    }
+                }
+                Err(error) => {
+                    // The command stays in the input; running it again reads on this thread and meets the error there.
+                    this.store_failed(key, &error.to_string());
+                }
+            }
+            this.release(key);
+        });
+    }
+
+    fn store_failed(&mut self, key: ConnKey, text: &str) {
+        tracing::error!(error = text, "a key could not be read from the store");
+        if let Some(conn) = self.conn_mut(key) {
+            conn.reply.error(&format!("ERR the store could not be read: {text}"));
+            conn.closing = true;
+        }
+    }
+
+    /// Runs a command that the shard itself knows.
+    pub(super) fn run_special(&mut self, place: usize, spec: &'static CommandSpec, special: Special, args: &[&[u8]]) {
+        let Some(shard) = self.me.upgrade() else { return };
+        let conn = self.key_of(place);
+        let job: std::result::Result<std::pin::Pin<Box<dyn Future<Output = Answer>>>, Failure> = match special {
+            Special::Scan => ScanOptions::parse(args).map(|options| {
+                let request = ScanRequest::new(&options);
+                Box::pin(scan(Rc::clone(&shard), request)) as _
+            }),
+            Special::Keys => {
+                let pattern = args.get(1).copied().unwrap_or_default().to_vec();
+                Ok(Box::pin(keys(Rc::clone(&shard), pattern)) as _)
+            }
+            Special::RandomKey => Ok(Box::pin(random_key(Rc::clone(&shard))) as _),
+            Special::DbSize => Ok(Box::pin(db_size(Rc::clone(&shard))) as _),
+            Special::Wait => {
+                WaitOptions::parse(args).map(|options| Box::pin(wait(Rc::clone(&shard), conn, options)) as _)
+            }
+            Special::Shutdown => match ShutdownOptions::parse(args) {
+                Ok(options) if options.abort => Err(Failure::fixed("ERR No shutdown in progress.")),
+                Ok(_) => {
+                    self.conns[place].closing = true;
+                    self.node.request_stop();
+                    return;
+                }
+                Err(failure) => Err(failure),
+            },
+        };
+        self.conns[place].session.ran_command(spec);
+        let job = match job {
+            Ok(job) => job,
+            Err(failure) => {
+                self.refuse(place, failure.text());
+                return;
+            }
+        };
+        self.hold(place, Hold::Job);
+        let started = Instant::now();
+        tokio::task::spawn_local(async move {
+            let answer = job.await;
+            let mut this = shard.borrow_mut();
+            if let Some(conn_state) = this.conn_mut(conn) {
+                // The reply comes before anything the held connection asks for next.
+                conn_state.hold = Hold::None;
+                this.answer_now(conn.place, |reply| match answer {
+                    Ok(write) => write(reply),
+                    Err(failure) => reply.error(failure.text()),
+                });
+                this.metrics.record_command(spec, &[], started.elapsed(), None, None);
+                this.release(conn);
+            }
+        });
+    }
+}
+
+/// Runs what may block on the disk on a reader thread.
+async fn on_reader<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        // The work itself panicked: so would it have on this thread.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn store_failure(error: &holdfast_engine::Error) -> Failure {
+    Failure::new(format!("ERR the store could not be read: {error}"))
+}
+
+/// A page of keys from a position on.
+async fn page(shard: &Shared, from: ScanPosition, limit: usize) -> std::result::Result<ScanPage, Failure> {
+    let mut limit = limit.clamp(1, PAGE_KEYS_MAX);
+    loop {
+        let job = shard.borrow().replica.scan(from, limit);
+        let outcome = if job.needs_store() { on_reader(move || job.run()).await } else { job.run() };
+        let outcome = outcome.map_err(|error| store_failure(&error))?;
+        match shard.borrow_mut().replica.finish_scan(outcome) {
+            Some(page) => return Ok(page),
+            // A flush came between. A smaller page is sooner read.
+            None => limit = (limit / 2).max(1),
+        }
+    }
+}
+
+/// A SCAN command's options, owned.
+#[derive(Debug)]
+struct ScanRequest {
+    from: ScanPosition,
+    pattern: Option<Vec<u8>>,
+    count: usize,
+    /// `Some(false)`: a type that no key has.
+    type_matches: bool,
+}
+
+impl ScanRequest {
+    fn new(options: &ScanOptions<'_>) -> Self {
+        ScanRequest {
+            from: position_of(options.cursor),
+            pattern: options.pattern.map(<[u8]>::to_vec),
+            count: options.count,
+            type_matches: options.type_name.is_none_or(|name| name.eq_ignore_ascii_case(type_name(ObjectKind::String))),
+        }
+    }
+}
+
+fn type_name(kind: ObjectKind) -> &'static [u8] {
+    match kind {
+        ObjectKind::String => b"string",
+    }
+}
+
+/// The cursor for a position. The first position has no cursor of its own: 0 begins and ends a scan.
+fn cursor_of(position: Option<ScanPosition>) -> u64 {
+    position.map_or(0, |at| (u64::from(at.slot) << CURSOR_HASH_BITS) | at.hash50)
+}
+
+/// The position of a cursor. Every number is one: 14 bits of slot and 50 of hash.
+fn position_of(cursor: u64) -> ScanPosition {
+    ScanPosition { slot: (cursor >> CURSOR_HASH_BITS) as u16, hash50: cursor & ((1 << CURSOR_HASH_BITS) - 1) }
+}
+
+async fn scan(shard: Shared, request: ScanRequest) -> Answer {
+    let mut found: Vec<Box<[u8]>> = Vec::new();
+    let mut looked_at = 0;
+    let mut next = Some(request.from);
+    while let Some(from) = next
+        && looked_at < request.count
+    {
+        let page = page(&shard, from, request.count - looked_at).await?;
+        let time_ms = shard.borrow().replica.time_ms();
+        looked_at += page.rows.len().max(1);
+        next = page.next;
+        let live = page.rows.into_iter().filter(|row| row.deadline_ms == 0 || row.deadline_ms > time_ms);
+        found.extend(live.map(|row| row.key).filter(|key| {
+            request.type_matches && request.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key))
+        }));
+    }
+    let cursor = cursor_of(next);
+    Ok(Box::new(move |reply| {
+        reply.array(2);
+        reply.bulk(cursor.to_string().as_bytes());
+        reply.array(found.len());
+        for key in &found {
+            reply.bulk(key);
+        }
+    }))
+}
+
+async fn keys(shard: Shared, pattern: Vec<u8>) -> Answer {
+    let mut found: Vec<Box<[u8]>> = Vec::new();
+    let mut bytes = 0usize;
+    let limit = shard.borrow().node.settings.output_bytes_max;
+    let mut next = Some(ScanPosition::default());
+    while let Some(from) = next {
+        let page = page(&shard, from, PAGE_KEYS_MAX).await?;
+        let time_ms = shard.borrow().replica.time_ms();
+        next = page.next;
+        for row in page.rows {
+            if (row.deadline_ms == 0 || row.deadline_ms > time_ms) && glob::matches(&pattern, &row.key) {
+                bytes += row.key.len() + 32;
+                found.push(row.key);
+            }
+        }
+        if bytes > limit {
+            return Err(Failure::fixed("ERR the reply to KEYS would be over output-bytes-max; use SCAN"));
+        }
+    }
+    Ok(Box::new(move |reply| {
+        reply.array(found.len());
+        for key in &found {
+            reply.bulk(key);
+        }
+    }))
+}
+
+async fn random_key(shard: Shared) -> Answer {
+    // A random place, and the first key after it: keys behind gaps are likelier, which nobody is promised otherwise.
+    let random = crate::server::random_u128();
+    let start = ScanPosition {
+        slot: (random as u16) % crate::slot::SLOT_COUNT,
+        hash50: (random >> 64) as u64 & ((1 << CURSOR_HASH_BITS) - 1),
+    };
+    // From there to the end, then once more from the beginning.
+    for origin in [start, ScanPosition::default()] {
+        let mut next = Some(origin);
+        while let Some(from) = next {
+            let page = page(&shard, from, RANDOM_PAGE_KEYS).await?;
+            let time_ms = shard.borrow().replica.time_ms();
+            if let Some(row) = page.rows.into_iter().find(|row| row.deadline_ms == 0 || row.deadline_ms > time_ms) {
+                return Ok(Box::new(move |reply| reply.bulk(&row.key)));
+            }
+            next = page.next;
+        }
+    }
+    Ok(Box::new(|reply| reply.null()))
+}
+
+async fn db_size(shard: Shared) -> Answer {
+    let len = shard.borrow_mut().replica.len().map_err(|error| store_failure(&error))?;
+    let count = match len {
+        Len::Exact(count) => count,
+        Len::Job(job) => {
+            let outcome = on_reader(move || job.run()).await.map_err(|error| store_failure(&error))?;
+            shard.borrow_mut().replica.finish_len(outcome)
+        }
+    };
+    Ok(Box::new(move |reply| reply.int(i64::try_from(count).unwrap_or(i64::MAX))))
+}
+
+/// A single node has no other replica to wait for: it waits as long as it is told to, and answers none.
+async fn wait(shard: Shared, conn: ConnKey, options: WaitOptions) -> Answer {
+    let none = || -> Answer { Ok(Box::new(|reply| reply.int(0))) };
+    if options.replicas <= 0 {
+        return none();
+    }
+    let Some(info) = shard.borrow_mut().conn_mut(conn).map(|conn| std::sync::Arc::clone(&conn.info)) else {
+        return none();
+    };
+    info.set_blocked(true);
+    shard.borrow_mut().metrics.blocked_clients += 1;
+    let mut timeout =
+        (options.timeout_ms > 0).then(|| Box::pin(tokio::time::sleep(Duration::from_millis(options.timeout_ms))));
+    let reason = poll_fn(|context| {
+        // The connection's own waker is what CLIENT UNBLOCK and CLIENT KILL know; this one is told on each poll of it.
+        let mut this = shard.borrow_mut();
+        let Some(state) = this.conn_mut(conn) else { return Poll::Ready(None) };
+        if state.dead || info.is_killed() {
+            return Poll::Ready(None);
+        }
+        if let Some(reason) = info.take_unblock() {
+            return Poll::Ready(Some(reason));
+        }
+        state.job_waker = Some(context.waker().clone());
+        match &mut timeout {
+            Some(timeout) => timeout.as_mut().poll(context).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await;
+    info.set_blocked(false);
+    shard.borrow_mut().metrics.blocked_clients -= 1;
+    match reason {
+        Some(UnblockReason::Error) => Err(Failure::fixed("UNBLOCKED client unblocked via CLIENT UNBLOCK")),
+        _ => none(),
+    }
+}
+
+/// Looks for expired keys in the store and proposes to delete what it finds, one round at a time.
+pub(super) fn look_for_expired(shard: &mut Shard, limit: usize) {
+    if shard.looking_for_expired {
+        return;
+    }
+    let Some(job) = shard.replica.expired(shard.clock_ms, limit) else { return };
+    if !job.needs_store() {
+        if let Ok(outcome) = job.run() {
+            shard.reclaim(outcome);
+        }
+        return;
+    }
+    let Some(me) = shard.me.upgrade() else { return };
+    shard.looking_for_expired = true;
+    tokio::task::spawn_local(async move {
+        let outcome = on_reader(move || job.run()).await;
+        let mut this = me.borrow_mut();
+        this.looking_for_expired = false;
+        match outcome {
+            Ok(outcome) => this.reclaim(outcome),
+            Err(error) => tracing::error!(%error, "cannot look for expired keys"),
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_say_where_they_are() {
+        for position in [
+            ScanPosition { slot: 0, hash50: 1 },
+            ScanPosition { slot: 16383, hash50: (1 << CURSOR_HASH_BITS) - 1 },
+            ScanPosition { slot: 77, hash50: 0 },
+        ] {
+            assert_eq!(position_of(cursor_of(Some(position))), position);
+        }
+        assert_eq!(cursor_of(None), 0);
+        assert_eq!(position_of(0), ScanPosition::default());
+        assert_eq!(position_of(u64::MAX).slot, crate::slot::SLOT_COUNT - 1, "no number is beyond the last slot");
+    }
+}

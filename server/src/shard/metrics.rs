@@ -1,0 +1,226 @@
+//! What a shard counts and publishes.
+
+use super::Shard;
+use crate::command::CommandSpec;
+use crate::node::{ClientInfo, GaugeSet, Node, ShardFigures, ShardGauges, StatsBatch};
+use crate::resp::ErrorCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Names of the log's figures in INFO, in the order in which [`Shard::publish`] sets them.
+const ENGINE_FIGURES: &[&str] = &[
+    "log_bytes",
+    "log_live_bytes",
+    "log_batches",
+    "log_syncs",
+    "log_bytes_written",
+    "log_idle_statements",
+    "log_segments_unprepared",
+    "sync_p50_us",
+    "sync_p99_us",
+    "sync_max_us",
+    "memtable_bytes",
+    "frozen_bytes",
+    "cache_bytes",
+    "store_disk_bytes",
+    "store_blocking_reads",
+];
+const RAFT_FIGURES: &[&str] = &["term", "commit_index", "applied_index", "log_first_index", "log_last_index", "leader"];
+
+/// A histogram of durations in powers of two of microseconds, with four steps to each.
+#[derive(Debug)]
+struct Durations {
+    counts: [u64; 128],
+    max_us: u64,
+}
+
+impl Durations {
+    fn record(&mut self, duration: Duration) {
+        let us = duration.as_micros() as u64;
+        self.max_us = self.max_us.max(us);
+        self.counts[Self::step(us)] += 1;
+    }
+
+    fn step(us: u64) -> usize {
+        let us = us.max(4);
+        let power = us.ilog2();
+        ((power as usize - 2) * 4 + ((us >> (power - 2)) & 3) as usize).min(127)
+    }
+
+    /// The upper end of the step in which the quantile lies, in microseconds.
+    fn quantile_us(&self, permille: u64) -> u64 {
+        let total: u64 = self.counts.iter().sum();
+        let mut left = (total * permille).div_ceil(1000);
+        for (step, count) in self.counts.iter().enumerate() {
+            if left <= *count && *count > 0 {
+                let (power, quarter) = (step / 4 + 2, step as u64 % 4);
+                return ((4 + quarter + 1) << (power - 2)).min(self.max_us);
+            }
+            left -= left.min(*count);
+        }
+        0
+    }
+}
+
+/// A command for the slow log, its arguments cut.
+#[derive(Debug)]
+struct SlowCommand {
+    words: Vec<Vec<u8>>,
+    duration: Duration,
+    client: Option<Arc<ClientInfo>>,
+}
+
+/// A shard's figures between two publications, and where they go.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    pub(super) batch: StatsBatch,
+    slower_than_us: i64,
+    /// Commands that took long enough for the slow log.
+    slow: Vec<SlowCommand>,
+    syncs: Durations,
+    gauges: Arc<ShardGauges>,
+    engine: Arc<GaugeSet>,
+    raft: Arc<GaugeSet>,
+    pub(super) blocked_clients: u64,
+}
+
+impl Metrics {
+    pub(super) fn new(node: &Node) -> Self {
+        Metrics {
+            batch: StatsBatch::default(),
+            slower_than_us: node.live.slowlog_log_slower_than_us(),
+            slow: Vec::new(),
+            syncs: Durations { counts: [0; 128], max_us: 0 },
+            gauges: node.register_shard(),
+            engine: node.register_gauges("Engine", ENGINE_FIGURES),
+            raft: node.register_gauges("Raft", RAFT_FIGURES),
+            blocked_clients: 0,
+        }
+    }
+
+    /// Counts a write-and-sync of the log.
+    pub(super) fn record_sync(&mut self, duration: Duration) {
+        self.syncs.record(duration);
+    }
+
+    /// Counts a command that ran.
+    #[inline]
+    pub(super) fn record_command(
+        &mut self,
+        spec: &'static CommandSpec,
+        args: &[&[u8]],
+        duration: Duration,
+        error: Option<ErrorCode>,
+        client: Option<&Arc<ClientInfo>>,
+    ) {
+        self.batch.ran(spec.id, duration.as_nanos() as u64, error);
+        if self.slower_than_us >= 0 && duration.as_micros() as i64 >= self.slower_than_us {
+            self.keep_slow(spec, args, duration, client);
+        }
+    }
+
+    #[cold]
+    fn keep_slow(
+        &mut self,
+        spec: &'static CommandSpec,
+        args: &[&[u8]],
+        duration: Duration,
+        client: Option<&Arc<ClientInfo>>,
+    ) {
+        /// More than the slow log takes between two publications is not kept.
+        const SLOW_MAX: usize = 128;
+        if self.slow.len() < SLOW_MAX {
+            let mut words: Vec<Vec<u8>> = spec.name.split('|').map(|word| word.as_bytes().to_vec()).collect();
+            let named = words.len();
+            words.extend(args.iter().skip(named).take(32).map(|arg| arg[..arg.len().min(128)].to_vec()));
+            self.slow.push(SlowCommand { words, duration, client: client.cloned() });
+        }
+    }
+}
+
+impl Shard {
+    /// Publishes what was counted since the last time.
+    pub(super) fn publish(&mut self) {
+        let (hits, misses) = self.replica.take_lookups();
+        self.metrics.batch.counters.keyspace_hits += hits;
+        self.metrics.batch.counters.keyspace_misses += misses;
+        self.node.stats.add(&mut self.metrics.batch);
+        self.metrics.slower_than_us = self.node.live.slowlog_log_slower_than_us();
+        for SlowCommand { words, duration, client } in self.metrics.slow.drain(..) {
+            let args: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+            let us = duration.as_micros() as u64;
+            self.node.slowlog.record(self.node.live.slowlog_max_len(), self.clock_ms, us, &args, client.as_deref());
+        }
+    }
+
+    /// Publishes figures that cost a little to gather.
+    pub(super) fn publish_figures(&mut self) {
+        self.publish();
+        self.node.stats.sample(self.clock_ms);
+        let mut client_bytes = 0;
+        for (_, conn) in &self.conns {
+            client_bytes += conn.buffer_bytes() as u64;
+            conn.info.set_buffers(conn.input_bytes(), conn.reply.output().len_bytes(), conn.buffer_bytes());
+        }
+        let figures = self.replica.figures(client_bytes);
+        self.metrics.gauges.publish(&ShardFigures {
+            keys: figures.keys,
+            memory_bytes: figures.memory_bytes,
+            dataset_bytes: figures.memtable_bytes + figures.frozen_bytes + figures.cache_bytes,
+            client_bytes,
+            blocked_clients: self.metrics.blocked_clients,
+            writes_since_checkpoint: figures.applied_index - figures.durable_index,
+            log_bytes: figures.log_bytes,
+            checkpoints: figures.checkpoints,
+            checkpoint_running: u64::from(figures.frozen_bytes > 0),
+            checkpoint_last_ms: figures.checkpoint_last_ms,
+            writes_stopped: u64::from(self.replica.write_refusal().is_some()),
+            applied_index: figures.applied_index,
+            ..ShardFigures::default()
+        });
+        let syncs = &self.metrics.syncs;
+        let wal = figures.wal;
+        let engine = [
+            figures.log_bytes,
+            figures.log_live_bytes,
+            wal.batches,
+            wal.syncs,
+            wal.bytes,
+            wal.idle_statements,
+            wal.segments_unprepared,
+            syncs.quantile_us(500),
+            syncs.quantile_us(990),
+            syncs.max_us,
+            figures.memtable_bytes,
+            figures.frozen_bytes,
+            figures.cache_bytes,
+            figures.store_disk_bytes,
+            figures.store_blocking_reads,
+        ];
+        for (at, value) in engine.into_iter().enumerate() {
+            self.metrics.engine.set(at, value);
+        }
+        for (at, value) in figures.raft.into_iter().enumerate() {
+            self.metrics.raft.set(at, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_lie_at_the_upper_end_of_their_step() {
+        let mut durations = Durations { counts: [0; 128], max_us: 0 };
+        assert_eq!(durations.quantile_us(990), 0);
+        for us in 1..=1000 {
+            durations.record(Duration::from_micros(us));
+        }
+        let median = durations.quantile_us(500);
+        assert!((500..=640).contains(&median), "{median}");
+        assert_eq!(durations.quantile_us(1000), 1000);
+        durations.record(Duration::from_secs(5000));
+        assert_eq!(durations.max_us, 5_000_000_000);
+    }
+}

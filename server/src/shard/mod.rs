@@ -1,0 +1,279 @@
+//! A shard thread: a set of connections and groups on one thread, without a lock or a channel between them.
+//!
+//! ```text
+//!   ready sockets ─▶ conn: bytes ─▶ dispatch: commands ─▶ turn: one log entry ─▶ replica: one write, one fdatasync
+//!        ▲                                                                              │
+//!        └───────────── conn: output ◀── turn: replies, in order ◀── apply ◀────────────┘
+//! ```
+//!
+//! The thread runs a tokio current_thread runtime. Every connection is a task; the runtime polls the tasks of all ready
+//! sockets in the order in which they became ready, and each that has a write wakes the turn task, which therefore runs
+//! after them all: that is the group commit. While the disk syncs, the next turn's requests gather in the sockets.
+//!
+//! With one voter the sync runs on this thread: measured, a hop to a thread of its own costs more than it gives, since
+//! there is nothing else that this thread could rightly do meanwhile but read.
+
+mod conn;
+mod dispatch;
+mod jobs;
+mod metrics;
+mod turn;
+
+use crate::node::Node;
+use crate::replica::Replica;
+use crate::resp::{Limits, Proto, Reply};
+use conn::{Conn, ConnKey, ConnTask, Hold};
+use holdfast_engine::table::ExpireOutcome;
+use metrics::Metrics;
+use slab::Slab;
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use turn::Turn;
+
+/// How often the shard looks after its group: flushes, expired keys, paused connections, published figures.
+const HOUSEKEEPING_MS: u64 = 100;
+/// How long the log rests before it states how far it is synced, so that a crash leaves at most the last batch in doubt.
+const IDLE_STATEMENT_MS: u64 = 10;
+/// Expired keys given to one log entry.
+const RECLAIM_KEYS_MAX: usize = 500;
+
+/// The state of a shard thread.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    me: Weak<RefCell<Shard>>,
+    node: Arc<Node>,
+    conns: Slab<Conn>,
+    replica: Replica,
+    turn: Turn,
+    turn_notify: Rc<Notify>,
+    /// Wakes the idle-statement task after a turn wrote the log.
+    wrote_notify: Rc<Notify>,
+    /// Connections that this turn's replies go to.
+    touched: Vec<ConnKey>,
+    /// Connections that wait for the end of a pause or of a stall.
+    paused: Vec<ConnKey>,
+    /// The read buffer that all connections share.
+    scratch: Vec<u8>,
+    /// The vector that arguments are gathered in, empty between commands.
+    args: Vec<&'static [u8]>,
+    /// Takes replies that nobody waits for.
+    sink: Reply,
+    limits: Limits,
+    metrics: Metrics,
+    /// The wall clock, read once a poll.
+    clock_ms: u64,
+    wrote_log: bool,
+    looking_for_expired: bool,
+    /// Where the shard's own clock began: Raft's timers must not jump with the wall clock.
+    started: Instant,
+}
+
+impl Shard {
+    /// A shard over a recovered replica.
+    pub(crate) fn new(node: Arc<Node>, replica: Replica) -> Rc<RefCell<Shard>> {
+        let limits = node.settings.limits();
+        Rc::new_cyclic(|me| {
+            RefCell::new(Shard {
+                me: me.clone(),
+                conns: Slab::new(),
+                replica,
+                turn: Turn::default(),
+                turn_notify: Rc::default(),
+                wrote_notify: Rc::default(),
+                touched: Vec::new(),
+                paused: Vec::new(),
+                scratch: vec![0; conn::READ_BYTES],
+                args: Vec::new(),
+                sink: Reply::new(Proto::Resp2),
+                limits,
+                metrics: Metrics::new(&node),
+                looking_for_expired: false,
+                node,
+                clock_ms: wall_clock_ms(),
+                wrote_log: false,
+                started: Instant::now(),
+            })
+        })
+    }
+
+    /// Starts the shard's own tasks on the current runtime.
+    pub(crate) fn start(shard: &Rc<RefCell<Shard>>) {
+        let notify = Rc::clone(&shard.borrow().turn_notify);
+        let me = Rc::clone(shard);
+        tokio::task::spawn_local(async move {
+            loop {
+                notify.notified().await;
+                let mut shard = me.borrow_mut();
+                shard.read_clock();
+                shard.commit_turn();
+            }
+        });
+        let me = Rc::clone(shard);
+        tokio::task::spawn_local(async move {
+            let mut ticks = tokio::time::interval(Duration::from_millis(HOUSEKEEPING_MS));
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                me.borrow_mut().keep_house();
+            }
+        });
+        let notify = Rc::clone(&shard.borrow().wrote_notify);
+        let me = Rc::clone(shard);
+        tokio::task::spawn_local(async move {
+            loop {
+                notify.notified().await;
+                // The log rests once nothing was written for the whole interval.
+                while std::mem::take(&mut me.borrow_mut().wrote_log) {
+                    tokio::time::sleep(Duration::from_millis(IDLE_STATEMENT_MS)).await;
+                }
+                me.borrow_mut().replica.idle_statement();
+            }
+        });
+    }
+
+    /// Takes a connection in.
+    pub(crate) fn add_conn(shard: &Rc<RefCell<Shard>>, stream: TcpStream, remote: SocketAddr, local: SocketAddr) {
+        let key = {
+            let mut this = shard.borrow_mut();
+            this.read_clock();
+            let now_ms = this.clock_ms;
+            let (session, info) = this.node.clients.register(remote, local, now_ms, &this.node);
+            let serial = session.id;
+            let place = this.conns.insert(Conn::new(serial, stream, session, info));
+            ConnKey { place, serial }
+        };
+        tokio::task::spawn_local(ConnTask { shard: Rc::clone(shard), key });
+    }
+
+    /// How many connections the shard has.
+    pub(crate) fn conn_count(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Answers what was asked, then stops: nothing is taken any more, and the log says that it was stopped cleanly.
+    ///
+    /// # Errors
+    /// When the log can't be closed: the next start then finds an unclean stop, which loses nothing.
+    pub(crate) fn stop(&mut self) -> holdfast_engine::Result<()> {
+        self.commit_turn();
+        for (_, conn) in &mut self.conns {
+            conn.flush();
+            conn.dead = true;
+            conn.wake();
+        }
+        self.replica.close()
+    }
+
+    fn remove_conn(&mut self, key: ConnKey) {
+        if self.conns.get(key.place).is_some_and(|conn| conn.serial == key.serial) {
+            let conn = self.conns.remove(key.place);
+            for pinned in &conn.pinned {
+                self.replica.unpin(pinned);
+            }
+            self.node.clients.unregister(conn.serial);
+        }
+    }
+
+    fn conn_mut(&mut self, key: ConnKey) -> Option<&mut Conn> {
+        self.conns.get_mut(key.place).filter(|conn| conn.serial == key.serial)
+    }
+
+    fn key_of(&self, place: usize) -> ConnKey {
+        ConnKey { place, serial: self.conns[place].serial }
+    }
+
+    fn read_clock(&mut self) {
+        self.clock_ms = wall_clock_ms();
+    }
+
+    /// The wall clock as of this poll, in milliseconds since the epoch.
+    fn clock_ms(&self) -> u64 {
+        self.clock_ms
+    }
+
+    /// What a read takes for now: never before the group's time.
+    fn read_time_ms(&self) -> u64 {
+        self.clock_ms.max(self.replica.time_ms())
+    }
+
+    /// Sends the turn's replies and lets connections go on that waited for them.
+    fn flush_touched(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for key in touched.drain(..) {
+            self.check_output_limit(key.place);
+            let Some(conn) = self.conn_mut(key) else { continue };
+            if conn.pending > 0 {
+                // Only a failed turn leaves commands unanswered, and then the connection is dead.
+                continue;
+            }
+            conn.touched = false;
+            let sent = conn.flush();
+            if conn.hold == Hold::Barrier {
+                conn.hold = Hold::None;
+            }
+            if conn.input_bytes() > 0 || conn.dead {
+                conn.wake();
+            }
+            self.metrics.batch.counters.output_bytes += sent;
+        }
+        self.touched = touched;
+    }
+
+    /// Drops a connection that does not read what it asked for.
+    fn check_output_limit(&mut self, place: usize) {
+        let limit = self.node.settings.output_bytes_max;
+        if let Some(conn) = self.conns.get_mut(place)
+            && conn.reply.output().len_bytes() > limit
+        {
+            conn.flush();
+            if conn.reply.output().len_bytes() > limit && !conn.dead {
+                tracing::warn!(
+                    client = conn.serial,
+                    bytes = conn.reply.output().len_bytes(),
+                    limit,
+                    "client dropped: it does not read its replies"
+                );
+                conn.dead = true;
+                conn.wake();
+                self.metrics.batch.counters.output_limit_disconnections += 1;
+            }
+        }
+    }
+
+    /// What is done ten times a second.
+    fn keep_house(&mut self) {
+        self.read_clock();
+        self.replica.tick(self.started.elapsed().as_millis() as u64);
+        let stalled = self.replica.maintain(self.clock_ms);
+        if !stalled && self.node.pause_ended(self.clock_ms) {
+            for key in std::mem::take(&mut self.paused) {
+                self.release(key);
+            }
+        }
+        if !stalled && self.replica.write_refusal().is_none() {
+            jobs::look_for_expired(self, RECLAIM_KEYS_MAX);
+        }
+        self.publish_figures();
+    }
+
+    /// Proposes to delete the expired keys that were found.
+    fn reclaim(&mut self, outcome: ExpireOutcome) {
+        let keys = self.replica.finish_expired(outcome);
+        if keys.is_empty() || self.replica.write_refusal().is_some() {
+            return;
+        }
+        let mut args: Vec<&[u8]> = vec![b""];
+        args.extend(keys.iter().map(|key| &*key.key));
+        self.push_internal(crate::replica::internal::RECLAIM, &args);
+    }
+}
+
+/// The wall clock in milliseconds since the epoch.
+pub(crate) fn wall_clock_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+}
