@@ -1,5 +1,7 @@
 //! What a disk may do to the log, one by one: then correct data, or a clear refusal; never wrong data.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation of a test's helper is a failed test")]
+
 mod common;
 
 use common::{HEAD, HEADER, Node, dir, entry, offset, options, segment, weak};

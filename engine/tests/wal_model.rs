@@ -3,6 +3,8 @@
 //! What must hold after each crash: everything acknowledged by a sync is there; nothing is there that was not written;
 //! the state is the one after some batch, not a mixture; the hard state never goes back.
 
+#![allow(clippy::unwrap_used, reason = "a failed expectation of a test's helper is a failed test")]
+
 mod common;
 
 use common::{Node, entry, options};

@@ -1,5 +1,5 @@
 //! A log on a simulated disk, for tests.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses some of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses some of it")]
 
 use bytes::Bytes;
 use holdfast_engine::Result;
