@@ -145,3 +145,11 @@ proptest! {
         let _ = decode(&input, 50);
     }
 }
+
+/// A snapshot that this format's first release wrote: it must be read for ever.
+#[test]
+fn golden_snapshot_is_read() {
+    let golden = include_bytes!("golden-v1.snapshot");
+    assert_eq!(decode(golden, 7).unwrap(), (header(), rows(6, 3)));
+    assert_eq!(encode(&rows(6, 3)), golden, "and what is written has not changed");
+}

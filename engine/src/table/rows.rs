@@ -399,6 +399,30 @@ mod tests {
         }
     }
 
+    /// What older releases wrote must be read for ever: a change of these bytes is a change of the format.
+    #[test]
+    fn bytes_are_as_documented() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mut row = Vec::new();
+        data_key(&mut row, 7, 0x1234, 9, 0xABCD, b"key");
+        assert_eq!(hex(&row), "64000000000000000712340000000000000009000000000000abcd006b6579");
+        assert_eq!(
+            hex(&index_key(&row, 0x0102)),
+            "78000000000000000700000000000001021234000000000000000900000000 0000abcd006b6579".replace(' ', "")
+        );
+        let mut head = Vec::new();
+        value_head(&mut head, &Object { deadline_ms: 0x0102, ..Object::string(Bytes::new()) });
+        assert_eq!(hex(&head), "0100010201000000000000");
+        assert_eq!(hex(&encode_count(3, 4)), "030000000000000004000000");
+        assert_eq!(hex(&count_key(7, 5)), "7a0000000000000007630005");
+        let meta = Meta { index: 1, term: 2, stamp_ms: 3, incarnation: 4, count: 5 }.encode();
+        assert_eq!(
+            hex(&meta[..41]),
+            format!("01{}", (1..=5).map(|n| format!("{n:02x}00000000000000")).collect::<String>())
+        );
+        assert_eq!(hex(&meta[41..]), "9264d4d5");
+    }
+
     #[test]
     fn damaged_meta_is_refused() {
         let meta = Meta { index: 1, term: 2, stamp_ms: 3, incarnation: 4, count: 5 };
