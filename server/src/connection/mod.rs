@@ -106,6 +106,12 @@ impl<'a> ConnContext<'a> {
     }
 }
 
+/// Whether a request is the line of an HTTP request. A browser can be made to send one to a server on its own machine,
+/// with commands in the body; as Redis does, the shard closes such a connection before it reads on.
+pub fn is_http(args: &[&[u8]]) -> bool {
+    args.first().is_some_and(|name| name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:"))
+}
+
 /// Bytes of a client's as text for an error or a log line: cut, and never more than one line.
 fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(128)]).into_owned()

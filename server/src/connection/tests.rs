@@ -722,6 +722,12 @@ fn info_has_sections_of_other_parts() {
 }
 
 #[test]
+fn http_is_recognised() {
+    assert!(super::is_http(&[b"POST", b"/", b"HTTP/1.1"]) && super::is_http(&[b"Host:", b"localhost:6379"]));
+    assert!(!super::is_http(&[b"GET", b"/"]) && !super::is_http(&[]));
+}
+
+#[test]
 fn hostile_arguments_get_an_error_and_one_line() {
     let mut client = Client::new();
     let long = vec![b'x'; 100_000];

@@ -351,7 +351,7 @@ impl Decoder {
             if line.len() > limits.inline_bytes_max {
                 return Header::TooLong;
             }
-            return Header::Incomplete(buffer.len() + 1 + usize::from(line.is_empty()));
+            return Header::Incomplete(buffer.len() + 1);
         };
         if end + 2 > line.len() {
             self.searched = end;

@@ -180,7 +180,7 @@ fn blank_lines_without_end_can_be_dropped() {
     let mut decoder = Decoder::new();
     let blank = b"\r\n*0\r\n*1\r\n";
     assert_eq!(decoder.decode(blank, &Limits::default()), Ok(Step::Empty { consumed: 6 }));
-    assert_eq!(decoder.decode(&blank[6..], &Limits::default()), Ok(Step::Incomplete { need: 6 }));
+    assert_eq!(decoder.decode(&blank[6..], &Limits::default()), Ok(Step::Incomplete { need: 5 }));
 }
 
 #[test]
