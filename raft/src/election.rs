@@ -12,6 +12,9 @@
 //!   for the election itself. With CheckQuorum (a leader that hears no majority for T resigns) this makes one-way
 //!   partitions harmless, and it is what leases rest on. That is why the moment of hearing outlives a change of term,
 //!   and why a restarted replica waits T.
+//! - An answer to a candidate names what the answering replica knows to be committed. A leader that commits its own
+//!   removal resigns; if the others didn't hear of the commit, they still count it as a voter, and its longer log would
+//!   refuse them for ever. Told so, they apply the change and go on without it.
 //! - A vote is told once it is on disk; so is a request for votes, because it states where the candidate's log ends: a
 //!   candidate that crashed and lost that end must not win with answers to it.
 
@@ -20,7 +23,7 @@ use bytes::Bytes;
 use crate::{
     entry::{EntryKind, Millis, ReplicaId},
     error::StepError,
-    message::MessageBody,
+    message::{MessageBody, Position},
     progress::Progress,
     quorum::VoteOutcome,
     raft::Raft,
@@ -148,8 +151,12 @@ impl Raft {
     pub(crate) fn on_pre_vote(&mut self, from: ReplicaId, term: u64, last_index: u64, last_term: u64) {
         let free = term > self.term || self.vote == from || (self.vote == 0 && self.leader.is_none());
         let granted = free && self.log.is_up_to_date(last_index, last_term);
-        self.send(from, MessageBody::PreVoteReply { granted });
-        if granted && let Some(message) = self.messages.last_mut() {
+        if !granted {
+            return self.refuse_pre_vote(from);
+        }
+        let commit = self.commit_position();
+        self.send(from, MessageBody::PreVoteReply { granted: true, commit });
+        if let Some(message) = self.messages.last_mut() {
             message.term = term;
         }
     }
@@ -158,7 +165,7 @@ impl Raft {
         let free = self.vote == from || (self.vote == 0 && self.leader.is_none());
         let granted = free && self.log.is_up_to_date(last_index, last_term);
         if !granted {
-            return self.send(from, MessageBody::VoteReply { granted: false });
+            return self.refuse_vote(from);
         }
         if self.role != Role::Follower {
             // Asking around in this term bound nobody, this replica least.
@@ -169,7 +176,30 @@ impl Raft {
             self.leader_heard_at = None;
         }
         self.reset_election_deadline();
-        self.send_durable(from, MessageBody::VoteReply { granted: true });
+        let commit = self.commit_position();
+        self.send_durable(from, MessageBody::VoteReply { granted: true, commit });
+    }
+
+    pub(crate) fn refuse_pre_vote(&mut self, to: ReplicaId) {
+        let commit = self.commit_position();
+        self.send(to, MessageBody::PreVoteReply { granted: false, commit });
+    }
+
+    pub(crate) fn refuse_vote(&mut self, to: ReplicaId) {
+        let commit = self.commit_position();
+        self.send(to, MessageBody::VoteReply { granted: false, commit });
+    }
+
+    fn commit_position(&self) -> Position {
+        let index = self.log.commit();
+        Position { index, term: self.log.term(index).unwrap_or(0) }
+    }
+
+    /// Takes over what another replica knows to be committed, if the own log holds that entry.
+    pub(crate) fn learn_commit(&mut self, position: Position) {
+        if self.role != Role::Leader && self.log.term(position.index) == Some(position.term) {
+            self.log.commit_to(position.index);
+        }
     }
 
     pub(crate) fn on_pre_vote_reply(&mut self, from: ReplicaId, term: u64, granted: bool) {

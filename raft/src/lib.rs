@@ -64,7 +64,7 @@ pub use entry::{Entry, EntryKind, HardState, Millis, ReplicaId, SnapshotMeta};
 pub use error::{ConfChangeError, InitError, LogError, ProposeError, ReadError, StepError, TransferError};
 pub use log::LogReader;
 pub use membership::{ConfChange, ConfState, ConfStep, ConfTransition};
-pub use message::{Message, MessageBody};
+pub use message::{Message, MessageBody, Position};
 pub use quorum::VOTERS_MAX;
 pub use raft::{InitialState, PeerStatus, Raft, Status};
 pub use ready::{ReadState, Ready, Role, RoleState, SnapshotInstall, SnapshotNeed, WriteBatch};

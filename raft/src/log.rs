@@ -354,15 +354,15 @@ impl Log {
 
     /// Takes over a snapshot of applied state while keeping the log after it, which the snapshot's entry belongs to.
     pub(crate) fn restore_state(&mut self, index: u64, term: u64) {
-        assert!(index >= self.delivered && self.term(index) == Some(term), "the snapshot doesn't fit the log");
+        assert!(
+            index >= self.delivered && index <= self.persisted && self.term(index) == Some(term),
+            "the snapshot doesn't fit the log"
+        );
         self.commit_to(index);
         self.terms.compact(index);
         while self.tail.front().is_some_and(|entry| entry.index <= index) {
             self.pop_tail_front();
         }
-        // What the snapshot covers needs no write of its own any more: the snapshot's does for it.
-        self.staged = self.staged.max(index);
-        self.persisted = self.persisted.max(index);
         self.delivered = index;
         self.applied = index;
         self.assert_ladder();

@@ -19,6 +19,15 @@ pub struct Message {
     pub body: MessageBody,
 }
 
+/// A place in a log: an entry's index and term, which together name it and all before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The entry's index.
+    pub index: u64,
+    /// The entry's term.
+    pub term: u64,
+}
+
 /// What is said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MessageBody {
@@ -33,6 +42,8 @@ pub enum MessageBody {
     PreVoteReply {
         /// Whether the answer is yes.
         granted: bool,
+        /// What the answering replica knows to be committed.
+        commit: Position,
     },
     /// Vote for me in this term.
     Vote {
@@ -47,6 +58,8 @@ pub enum MessageBody {
     VoteReply {
         /// Whether the vote is given.
         granted: bool,
+        /// What the answering replica knows to be committed.
+        commit: Position,
     },
     /// Entries from the leader; without any, a probe or news of the commit index.
     Append {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     config::Config,
-    entry::{Entry, EntryKind, HardState, Millis, ReplicaId},
+    entry::{Entry, EntryKind, HardState, Millis, ReplicaId, SnapshotMeta},
     error::{ConfChangeError, InitError, LogError, ProposeError, StepError},
     log::{Log, LogReader},
     membership::{ConfChange, ConfState},
@@ -108,6 +108,8 @@ pub struct Raft {
     pub(crate) snapshot_sequence: Option<u64>,
     /// The applied state here is lost; a snapshot from this index on would mend it.
     pub(crate) snapshot_requested: Option<u64>,
+    /// A snapshot that came on request, and waits until the log is on disk up to it.
+    pub(crate) snapshot_postponed: Option<(ReplicaId, SnapshotMeta)>,
     pub(crate) snapshots_needed: Vec<SnapshotNeed>,
 
     // Outputs.
@@ -233,6 +235,7 @@ impl Raft {
             snapshot_pending: None,
             snapshot_sequence: None,
             snapshot_requested: None,
+            snapshot_postponed: None,
             snapshots_needed: Vec::new(),
             messages: Vec::new(),
             told,
@@ -277,15 +280,15 @@ impl Raft {
                 MessageBody::PreVote { .. } | MessageBody::Vote { transfer: false, .. } if self.is_loyal() => {
                     return Ok(());
                 }
-                MessageBody::PreVote { .. } | MessageBody::PreVoteReply { granted: true } => {}
+                MessageBody::PreVote { .. } | MessageBody::PreVoteReply { granted: true, .. } => {}
                 _ => self.become_follower(term, None),
             }
         } else if term < self.term {
             match body {
                 // Otherwise a leader of an older term could go on for ever with a replica that it can't win back.
                 body if body.is_from_leader() => self.send(from, MessageBody::StaleTerm),
-                MessageBody::PreVote { .. } => self.send(from, MessageBody::PreVoteReply { granted: false }),
-                MessageBody::Vote { .. } => self.send(from, MessageBody::VoteReply { granted: false }),
+                MessageBody::PreVote { .. } => self.refuse_pre_vote(from),
+                MessageBody::Vote { .. } => self.refuse_vote(from),
                 _ => {}
             }
             return Ok(());
@@ -299,11 +302,17 @@ impl Raft {
         }
         match body {
             MessageBody::PreVote { last_index, last_term } => self.on_pre_vote(from, term, last_index, last_term),
-            MessageBody::PreVoteReply { granted } => self.on_pre_vote_reply(from, term, granted),
+            MessageBody::PreVoteReply { granted, commit } => {
+                self.learn_commit(commit);
+                self.on_pre_vote_reply(from, term, granted);
+            }
             MessageBody::Vote { last_index, last_term, transfer } => {
                 self.on_vote(from, last_index, last_term, transfer);
             }
-            MessageBody::VoteReply { granted } => self.on_vote_reply(from, granted),
+            MessageBody::VoteReply { granted, commit } => {
+                self.learn_commit(commit);
+                self.on_vote_reply(from, granted);
+            }
             MessageBody::Append { previous_index, previous_term, commit, entries } => {
                 self.on_append(from, previous_index, previous_term, commit, entries)?;
             }
@@ -466,6 +475,7 @@ impl Raft {
         if self.role == Role::Leader {
             self.maybe_commit();
         }
+        self.resume_snapshot();
         self.log.assert_ladder();
     }
 

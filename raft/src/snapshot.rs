@@ -10,7 +10,7 @@
 //!                                               persisted(sequence) ───▶ SnapshotReply ─▶ leader
 //! ```
 //! The core never sees the data. The message that announces a snapshot is stepped only when its data is complete at the
-//! follower; should either get lost, the leader's host says so with [`Raft::report_snapshot`] and the leader tries anew.
+//! follower; how it went, the leader's host says with [`Raft::report_snapshot`], and after a failure the leader tries anew.
 //!
 //! # On request
 //! A replica whose applied state is lost or damaged, but whose log and vote are whole, says so
@@ -46,19 +46,30 @@ impl Raft {
         self.send(to, MessageBody::Snapshot { meta });
     }
 
-    /// How sending a snapshot to `to` ended. After a failure the leader looks again what `to` needs. Success needn't be
-    /// reported: the replica itself acknowledges.
+    /// How sending a snapshot to `to` ended: `delivered` says whether its data and its announcement arrived. The host
+    /// reports every one, for the replica's own answer may get lost. After a failure the leader looks again what `to`
+    /// needs.
     pub fn report_snapshot(&mut self, to: ReplicaId, delivered: bool) {
-        if self.role != Role::Leader || delivered {
+        if self.role != Role::Leader {
             return;
         }
-        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == to) {
+        let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == to) else {
+            return;
+        };
+        if !delivered {
             peer.snapshot_requested = false;
-            if matches!(peer.mode, Mode::Snapshot { .. }) {
-                peer.probe();
-                // Not before it answers a heartbeat: it may be gone.
-                peer.mode = Mode::Probe { sent: true };
+        }
+        if let Mode::Snapshot { index } = peer.mode
+            && (!delivered || index.is_some())
+        {
+            peer.probe();
+            if let Some(index) = index
+                && delivered
+            {
+                peer.next = peer.next.max(index + 1);
             }
+            // Not before it answers a heartbeat: it may be gone, or busy.
+            peer.mode = Mode::Probe { sent: true };
         }
     }
 
@@ -72,7 +83,8 @@ impl Raft {
     }
 
     pub(crate) fn on_snapshot_wanted(&mut self, from: ReplicaId, index_min: u64) {
-        if self.role != Role::Leader {
+        // A leader that hasn't applied as much itself has nothing of use yet.
+        if self.role != Role::Leader || index_min > self.log.applied() {
             return;
         }
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == from) else {
@@ -119,6 +131,11 @@ impl Raft {
             // One at a time; the leader hears of the one under way when it is in place.
             return Ok(());
         }
+        if fits && wanted && index > self.log.persisted() {
+            // The log is to stay, so it has to be whole on disk up to the snapshot first.
+            self.snapshot_postponed = Some((from, meta));
+            return Ok(());
+        }
         if fits && wanted {
             self.install(meta, true);
         } else if fits {
@@ -132,6 +149,17 @@ impl Raft {
         Ok(())
     }
 
+    /// Takes up a snapshot that waited for the log, once it is there.
+    pub(crate) fn resume_snapshot(&mut self) {
+        if self.snapshot_postponed.as_ref().is_some_and(|(_, meta)| meta.index <= self.log.persisted())
+            && let Some((from, meta)) = self.snapshot_postponed.take()
+            && self.log.matches(meta.index, meta.term)
+        {
+            // NB: that the entry is still there rules out the one error of this call.
+            let _ = self.on_snapshot(from, meta);
+        }
+    }
+
     fn install(&mut self, meta: SnapshotMeta, keep_log_after: bool) {
         if keep_log_after {
             self.log.restore_state(meta.index, meta.term);
@@ -142,6 +170,7 @@ impl Raft {
         self.forget_unapplied();
         self.conf = meta.conf_state.clone();
         self.snapshot_requested = None;
+        self.snapshot_postponed = None;
         self.snapshot_pending = Some(SnapshotInstall { meta, keep_log_after });
     }
 }
