@@ -39,9 +39,6 @@ fn to_bytes(bits: &[bool]) -> Vec<u8> {
 fn range(total_bits: usize, start: i64, end: i64, unit: i64) -> std::ops::Range<usize> {
     let total = total_bits as i64 / unit;
     let from_end = |position: i64| if position < 0 { (total + position).max(0) } else { position };
-    if start < 0 && end < 0 && start > end {
-        return 0..0;
-    }
     let (start, end) = (from_end(start), from_end(end).min(total - 1));
     if start > end { 0..0 } else { (start * unit) as usize..((end + 1) * unit) as usize }
 }
@@ -65,7 +62,9 @@ proptest! {
         let bits = to_bits(&data);
         let (unit, name) = if in_bits { (1, "bit") } else { (8, "byte") };
         let within = range(bits.len(), start, end, unit);
-        let count = bits[within.clone()].iter().filter(|bit| **bit).count();
+        // For BITCOUNT alone, two negative positions in the wrong order are empty even before the beginning.
+        let counted = if start < 0 && end < 0 && start > end { 0..0 } else { within.clone() };
+        let count = bits[counted].iter().filter(|bit| **bit).count();
         prop_assert_eq!(ask(&mut keys, &format!("bitcount k {start} {end} {name}")), Value::Int(count as i64));
         let found = bits[within.clone()].iter().position(|bit| *bit == wanted);
         let position = found.map_or(-1, |at| (within.start + at) as i64);

@@ -81,10 +81,10 @@ struct RangeWords {
 
 impl RangeWords {
     /// The range within a string of `len` bytes; none if it is empty.
-    fn within(&self, len: usize) -> Option<BitRange> {
+    fn clipped_to(&self, len: usize) -> Option<BitRange> {
         let unit = if self.in_bits { 1 } else { 8 };
         let total = if self.in_bits { len.checked_mul(8)? } else { len };
-        let (first, last) = super::strings::inclusive_range(self.start, self.end, total)?;
+        let (first, last) = super::strings::clipped_range(self.start, self.end, total)?;
         Some(BitRange { first: first as u64 * unit, end: (last as u64 + 1) * unit })
     }
 }
@@ -108,14 +108,19 @@ pub(crate) fn bitcount(exec: &mut Exec<'_>) -> Outcome {
     };
     let words = match &exec.args[2..] {
         [] => RangeWords { start: 0, end: -1, in_bits: false },
-        [start, end, unit @ ..] if unit.len() <= 1 => RangeWords {
-            start: parse_i64(start).ok_or(Failure::NOT_INTEGER)?,
-            end: parse_i64(end).ok_or(Failure::NOT_INTEGER)?,
-            in_bits: unit.first().map_or(Ok(false), |unit| parse_unit(unit))?,
-        },
+        [start, end, unit @ ..] if unit.len() <= 1 => {
+            let start = parse_i64(start).ok_or(Failure::NOT_INTEGER)?;
+            let end = parse_i64(end).ok_or(Failure::NOT_INTEGER)?;
+            if start < 0 && end < 0 && start > end {
+                // Empty whatever the unit, which Redis doesn't read then. BITPOS has no such rule.
+                exec.reply.int(0);
+                return Ok(());
+            }
+            RangeWords { start, end, in_bits: unit.first().map_or(Ok(false), |unit| parse_unit(unit))? }
+        }
         _ => return Err(Failure::SYNTAX),
     };
-    let count = words.within(object.data.len()).map_or(0, |range| count_ones(&object.data, range));
+    let count = words.clipped_to(object.data.len()).map_or(0, |range| count_ones(&object.data, range));
     exec.reply.int(count as i64);
     Ok(())
 }
@@ -199,7 +204,7 @@ pub(crate) fn bitpos(exec: &mut Exec<'_>) -> Outcome {
         }
         _ => return Err(Failure::SYNTAX),
     }
-    let position = match words.within(object.data.len()) {
+    let position = match words.clipped_to(object.data.len()) {
         None => -1,
         Some(range) => match find_bit(&object.data, range, wanted) {
             Some(position) => position as i64,

@@ -70,3 +70,13 @@ fn what_is_listed_as_missing_or_ours_is() {
     assert!(MISSING.iter().all(|name| redis.contains(name) && !names.contains(name)));
     assert!(OURS.iter().all(|name| names.contains(name) && !redis.contains(name)));
 }
+
+#[test]
+fn manual_lists_every_command() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/reference/commands.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    for spec in rows().filter(|spec| !spec.name.ends_with("|help") && spec.subcommands.is_empty()) {
+        let name = spec.name.replace('|', " ").to_uppercase();
+        assert!(page.contains(&format!("`{name}`")), "{name} is not in commands.md");
+    }
+}

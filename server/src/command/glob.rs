@@ -2,7 +2,7 @@
 //!
 //! `*` any run of bytes, `?` any byte, `[a-z]` and `[^a-z]` classes, `\` takes the next byte as it is. Oddities that are
 //! kept, since stored patterns rely on what they do today:
-//! - An empty text matches the empty pattern only, not `**`. (A lone `*` never gets here: callers ask for everything.)
+//! - An empty text matches the empty pattern and a lone `*`, but not `**`.
 //! - A class that isn't closed ends with the pattern. `[]` matches nothing, `[^]` anything.
 //! - Bounds of a range may be swapped, and are compared as signed bytes.
 //!
@@ -12,7 +12,7 @@
 /// Whether all of `text` matches `pattern`.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     if text.is_empty() {
-        return pattern.is_empty();
+        return pattern.is_empty() || pattern == b"*";
     }
     let (mut at, mut position) = (0, 0);
     // Where to go on in the pattern, and in the text, if what follows the last star doesn't fit.
@@ -91,6 +91,7 @@ mod tests {
         for (pattern, text, expected) in [
             ("", "", true),
             ("", "a", false),
+            ("*", "", true),
             ("**", "", false),
             ("a*", "a", true),
             ("a**", "a", true),
@@ -124,6 +125,15 @@ mod tests {
             ("a*b*c", "aXbXbX", false),
         ] {
             assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern:?} {text:?}");
+        }
+    }
+
+    /// Pattern, text and Redis's verdict, separated by tabs: recorded with SET and KEYS.
+    #[test]
+    fn odd_patterns_match_as_in_redis() {
+        for line in include_str!("../../tests/redis_globs.tsv").lines() {
+            let [pattern, text, verdict] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line:?}") };
+            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), verdict == "1", "{line:?}");
         }
     }
 

@@ -9,6 +9,16 @@ use super::syntax::{self, Argument};
 use super::{CommandSpec, Failure, all, glob, lookup, resolve};
 use crate::resp::Reply;
 
+/// Names that one request may ask about. Descriptions are a hundred times longer than names, and no client asks for more
+/// than there are.
+const NAMES_MAX: usize = 1024;
+
+fn check_names(names: &[&[u8]]) -> Outcome {
+    const TOO_MANY: Failure =
+        Failure::fixed("ERR too many command names, ask for 1024 at most or for all without naming any");
+    if names.len() > NAMES_MAX { Err(TOO_MANY) } else { Ok(()) }
+}
+
 /// COMMAND
 pub(crate) fn command(_args: &[&[u8]], reply: &mut Reply) -> Outcome {
     reply.array(all().count());
@@ -27,6 +37,7 @@ pub(crate) fn info(args: &[&[u8]], reply: &mut Reply) -> Outcome {
     if args.len() == 2 {
         return command(args, reply);
     }
+    check_names(&args[2..])?;
     reply.array(args.len() - 2);
     for name in &args[2..] {
         match by_full_name(name) {
@@ -137,6 +148,7 @@ pub(crate) fn list(args: &[&[u8]], reply: &mut Reply) -> Outcome {
 
 /// COMMAND DOCS [command-name ...]
 pub(crate) fn docs(args: &[&[u8]], reply: &mut Reply) -> Outcome {
+    check_names(&args[2..])?;
     let specs: Vec<&CommandSpec> = match &args[2..] {
         [] => all().collect(),
         names => names.iter().filter_map(|name| by_full_name(name)).collect(),

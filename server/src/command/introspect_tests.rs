@@ -109,3 +109,14 @@ fn keys_of_a_request_are_found() {
     assert_eq!(with_flags("set a b ifeq c"), one("a", &["RW", "access", "update"]));
     assert_eq!(with_flags("bitfield a get u8 0"), one("a", &["RO", "access"]));
 }
+
+#[test]
+fn requests_for_very_many_descriptions_are_refused() {
+    for subcommand in ["info", "docs"] {
+        let refused = |count: usize| {
+            let request = format!("command {subcommand}{}", " get".repeat(count));
+            matches!(ask(Proto::Resp2, &request), Value::Error(text) if text.starts_with("ERR too many command names"))
+        };
+        assert!(!refused(1024) && refused(1025), "{subcommand}");
+    }
+}

@@ -332,11 +332,14 @@ pub(crate) fn getrange(exec: &mut Exec<'_>) -> Outcome {
 }
 
 /// Turns inclusive positions, of which negative ones count from the end, into a range within `len`; none if it is empty.
+/// Two negative ones in the wrong order are an empty range, even where both lie before the beginning.
 pub(crate) fn inclusive_range(start: i64, end: i64, len: usize) -> Option<(usize, usize)> {
+    if start < 0 && end < 0 && start > end { None } else { clipped_range(start, end, len) }
+}
+
+/// Like [`inclusive_range`], but positions before the beginning are the beginning, whatever their order.
+pub(crate) fn clipped_range(start: i64, end: i64, len: usize) -> Option<(usize, usize)> {
     let len = i64::try_from(len).unwrap_or(i64::MAX);
-    if start < 0 && end < 0 && start > end {
-        return None;
-    }
     let clip = |position: i64| if position < 0 { position.saturating_add(len).max(0) } else { position };
     let (start, end) = (clip(start), clip(end).min(len - 1));
     if start > end { None } else { Some((usize::try_from(start).ok()?, usize::try_from(end).ok()?)) }
