@@ -36,12 +36,11 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
                 "",
                 "Lists the nodes, a line each.",
             ),
-            CommandSpec::new(226, "cluster|slots", 2, Group::Cluster, DISABLED).flags(STALE).tips(VARYING).docs(
-                "3.0.0",
-                "O(1)",
-                "",
-                "Maps ranges of slots to nodes.",
-            ),
+            CommandSpec::new(226, "cluster|slots", 2, Group::Cluster, DISABLED)
+                .flags(STALE)
+                .tips(VARYING)
+                .deprecated("7.0.0", "CLUSTER SHARDS")
+                .docs("3.0.0", "O(1)", "", "Maps ranges of slots to nodes."),
             CommandSpec::new(227, "cluster|shards", 2, Group::Cluster, DISABLED).flags(STALE).tips(VARYING).docs(
                 "7.0.0",
                 "O(1)",

@@ -1,9 +1,8 @@
 //! The one table of commands, a file for each family.
 //!
 //! The rows of Redis's commands state the facts that Redis 7.0.15 reports for them; a test compares. The numbers are in
-//! the log for ever: a new command takes a new one, and one that goes leaves a gap. By convention 1-39 are strings, 40-59
-//! bitmaps, 60-119 keys, 120-159 the server, 160-199 the connection, 200-219
-//! operations, 220-255 the cluster.
+//! the log for ever: a new command takes a new one, and one that goes leaves a gap. By convention 1-39 are strings,
+//! 40-59 bitmaps, 60-119 keys, 120-159 the server, 160-199 the connection, 200-219 operations, 220-255 the cluster.
 //!
 //! [`lookup`] is on the path of every request: it hashes the length and three bytes of the name into an index that is
 //! built at compile time, compares once as a rule, and allocates nothing.
