@@ -134,6 +134,11 @@ impl Conn {
             && self.reply.output().len_bytes() < OUTPUT_SOFT_BYTES
     }
 
+    /// Whether input that was kept can be run now.
+    fn can_go_on(&self) -> bool {
+        !self.input.is_empty() && self.input.len() >= self.need && self.may_run()
+    }
+
     /// Whether to read from the socket.
     fn may_read(&self) -> bool {
         !self.closing && !self.dead && (self.may_run() || self.input.len() < READ_AHEAD_BYTES)
@@ -272,6 +277,10 @@ impl Shard {
         let conn = &mut self.conns[place];
         if !conn.touched && !conn.write_blocked {
             self.metrics.batch.counters.output_bytes += conn.flush();
+            if conn.can_go_on() {
+                // Commands stood back behind a large output, which is gone now.
+                context.waker().wake_by_ref();
+            }
         }
         if conn.is_finished() {
             self.remove_conn(key);
@@ -315,7 +324,7 @@ impl Shard {
     /// Runs the commands in the input that was kept.
     fn run_kept_input(&mut self, place: usize) {
         let conn = &mut self.conns[place];
-        if conn.input.is_empty() || conn.input.len() < conn.need || !conn.may_run() {
+        if !conn.can_go_on() {
             return;
         }
         let mut input = std::mem::take(&mut conn.input);
