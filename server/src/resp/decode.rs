@@ -353,6 +353,10 @@ impl Decoder {
             }
             return Header::Incomplete(buffer.len() + 1);
         };
+        // The same limit when it all came at once: what a client gets must not depend on how its bytes were cut.
+        if end > limits.inline_bytes_max {
+            return Header::TooLong;
+        }
         if end + 2 > line.len() {
             self.searched = end;
             return Header::Incomplete(buffer.len() + 1);
@@ -385,6 +389,9 @@ impl Decoder {
         });
         if !fine {
             return Err(ProtocolError::UnbalancedQuotes);
+        }
+        if self.spans.len() > limits.args_max {
+            return Err(ProtocolError::TooBigInline);
         }
         if limits.unauthenticated && self.spans.len() > UNAUTHENTICATED_ARGS_MAX as usize {
             return Err(ProtocolError::UnauthenticatedMultibulk);

@@ -158,6 +158,24 @@ fn command_is_refused_before_it_is_received_when_too_big_as_a_whole() {
     assert_eq!(run(&first, &[], &limits).1, Some(ProtocolError::TooBigCommand));
 }
 
+/// The fuzzer's find: the words of a line were not counted against the limit, only those of an array.
+#[test]
+fn line_of_too_many_words_is_refused() {
+    let limits = Limits { args_max: 3, ..Limits::default() };
+    assert_eq!(run(b"a b c\r\n", &[], &limits), (vec![words("a b c")], None));
+    assert_eq!(run(b"a b c d\r\n", &[], &limits).1, Some(ProtocolError::TooBigInline));
+}
+
+/// The fuzzer's find: a header beyond the limit was another error when its line end had come with it.
+#[test]
+fn overlong_header_is_the_same_error_however_it_is_cut() {
+    let limits = Limits { inline_bytes_max: 10, ..Limits::default() };
+    let stream = b"*123456789012345\r\n";
+    for cuts in [vec![], vec![11], (0..stream.len()).collect()] {
+        assert_eq!(run(stream, &cuts, &limits).1, Some(ProtocolError::TooBigMultibulkCount), "{cuts:?}");
+    }
+}
+
 #[test]
 fn announced_lengths_allocate_nothing() {
     let mut decoder = Decoder::new();
