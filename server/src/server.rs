@@ -136,6 +136,15 @@ fn take_in(stream: TcpStream, remote: SocketAddr, shard: &Rc<RefCell<Shard>>, no
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot switch Nagle's algorithm off");
     }
+    let keepalive_seconds = node.live.tcp_keepalive_seconds();
+    if keepalive_seconds > 0 {
+        // The kernel gives up on a silent peer after this time, then three probes a third of it apart, as with Redis.
+        let time = Duration::from_secs(u64::from(keepalive_seconds));
+        let probes = socket2::TcpKeepalive::new().with_time(time).with_interval((time / 3).max(Duration::from_secs(1)));
+        if let Err(error) = socket2::SockRef::from(&stream).set_tcp_keepalive(&probes) {
+            tracing::debug!(%error, "cannot ask for TCP keepalives");
+        }
+    }
     node.stats.accepted_connection();
     Shard::add_conn(shard, stream, remote, local);
 }

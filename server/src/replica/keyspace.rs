@@ -24,18 +24,21 @@ pub(crate) struct GroupKeyspace<'a> {
     /// Whether lookups count as hits and misses: those of reads do.
     counted: bool,
     lookups: &'a mut Lookups,
+    /// Whether reads count as uses of their keys.
+    touch: bool,
     fault: Option<Error>,
 }
 
 impl<'a> GroupKeyspace<'a> {
     /// The keyspace for a command; `op` is its place in the entry that is being applied.
-    pub(crate) fn new(replica: &'a mut Replica, counted: bool, op: u32) -> Self {
+    pub(crate) fn new(replica: &'a mut Replica, counted: bool, touch: bool, op: u32) -> Self {
         let incarnation = (replica.applying << INCARNATION_OP_BITS) | u64::from(op);
         GroupKeyspace {
             time_ms: replica.time_ms,
             incarnation,
             table: &mut replica.table,
             counted,
+            touch,
             lookups: &mut replica.lookups,
             fault: None,
         }
@@ -71,7 +74,7 @@ impl Keyspace for GroupKeyspace<'_> {
     fn get(&mut self, key: &[u8]) -> Option<Object> {
         let key = key_ref(key);
         let object = self.raw(key).filter(|object| !object.is_expired(self.time_ms));
-        if object.is_some() {
+        if object.is_some() && self.touch {
             self.table.touch(key);
         }
         self.count(object.is_some());

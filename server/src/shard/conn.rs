@@ -134,8 +134,8 @@ impl Conn {
             && self.reply.output().len_bytes() < OUTPUT_SOFT_BYTES
     }
 
-    /// Whether input that was kept can be run now.
-    fn can_go_on(&self) -> bool {
+    /// Whether there is kept input that may hold a whole command, and it may be run.
+    fn may_run_kept_input(&self) -> bool {
         !self.input.is_empty() && self.input.len() >= self.need && self.may_run()
     }
 
@@ -277,7 +277,7 @@ impl Shard {
         let conn = &mut self.conns[place];
         if !conn.touched && !conn.write_blocked {
             self.metrics.batch.counters.output_bytes += conn.flush();
-            if conn.can_go_on() {
+            if conn.may_run_kept_input() {
                 // Commands stood back behind a large output, which is gone now.
                 context.waker().wake_by_ref();
             }
@@ -324,7 +324,7 @@ impl Shard {
     /// Runs the commands in the input that was kept.
     fn run_kept_input(&mut self, place: usize) {
         let conn = &mut self.conns[place];
-        if !conn.can_go_on() {
+        if !conn.may_run_kept_input() {
             return;
         }
         let mut input = std::mem::take(&mut conn.input);

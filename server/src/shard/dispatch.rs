@@ -124,6 +124,7 @@ impl Shard {
         let mark = conn.reply.output().mark();
         let was_silent = conn.session.is_silent();
         let mut context = ConnContext::new(&mut conn.session, &node, args, &mut conn.reply, now_ms);
+        context.now_us = super::wall_clock_us();
         connection::run(command, &mut context);
         let outcome = context.outcome;
         let error = conn.reply.take_error();

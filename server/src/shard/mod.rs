@@ -258,7 +258,22 @@ impl Shard {
         if !stalled && self.replica.write_refusal().is_none() {
             jobs::look_for_expired(self, RECLAIM_KEYS_MAX);
         }
+        self.close_idle();
         self.publish_figures();
+    }
+
+    /// Closes connections that asked for nothing for longer than the setting `timeout`.
+    fn close_idle(&mut self) {
+        let timeout_ms = u64::from(self.node.live.timeout_seconds()) * 1000;
+        if timeout_ms == 0 {
+            return;
+        }
+        for (_, conn) in &self.conns {
+            let idle_ms = self.clock_ms.saturating_sub(conn.info.last_seen_ms());
+            if idle_ms > timeout_ms && conn.pending == 0 && conn.hold == Hold::None {
+                conn.info.kill();
+            }
+        }
     }
 
     /// Proposes to delete the expired keys that were found.
@@ -276,4 +291,9 @@ impl Shard {
 /// The wall clock in milliseconds since the epoch.
 pub(crate) fn wall_clock_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+}
+
+/// The wall clock in microseconds since the epoch.
+fn wall_clock_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_micros() as u64)
 }

@@ -338,13 +338,13 @@ impl Shard {
             Some(key) if !silent => self.conns.get_mut(key.place).filter(|conn| conn.serial == key.serial),
             _ => None,
         };
-        let (reply, info) = match client {
-            Some(conn) => (&mut conn.reply, Some(&conn.info)),
-            None => (&mut self.sink, None),
+        let (reply, info, touch) = match client {
+            Some(conn) => (&mut conn.reply, Some(&conn.info), !conn.session.is_no_touch()),
+            None => (&mut self.sink, None, true),
         };
         let value_bytes_max = self.limits.bulk_bytes_max;
         let mark = reply.output().mark();
-        let mut keys = GroupKeyspace::new(&mut self.replica, spec.is_read(), self.turn.op);
+        let mut keys = GroupKeyspace::new(&mut self.replica, spec.is_read(), touch, self.turn.op);
         spec.execute(&mut Exec { keys: &mut keys, args, reply, now_ms, value_bytes_max });
         let fault = keys.take_fault();
         if let Some(fault) = &fault {

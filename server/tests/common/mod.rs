@@ -126,12 +126,7 @@ pub fn wait(child: &mut Child) -> ExitStatus {
 
 /// Runs a server that should refuse to start; its exit code and what it said.
 pub fn refused(dir: &Path, args: &[&str]) -> (i32, String) {
-    let mut child = command(dir)
-        .args(args)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("spawn");
+    let mut child = command(dir).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
     let status = wait(&mut child);
     let mut text = String::new();
     child.stderr.take().expect("stderr").read_to_string(&mut text).expect("text");
