@@ -71,6 +71,9 @@ impl Entry {
     }
 }
 
+/// Keys that [`Memtable::warm`] looks at together: about as many reads as a processor has under way at once.
+pub(crate) const WARM_KEYS_MAX: usize = 16;
+
 #[derive(Debug, Default)]
 struct Chunk {
     hashes: Vec<u64>,
@@ -119,6 +122,17 @@ impl Counts {
 }
 
 impl SlotMap {
+    /// The last chunk that may hold the hash.
+    fn chunk_of(&self, hash: u64) -> Option<&Chunk> {
+        match self.chunks.len() {
+            0 | 1 => self.chunks.first(),
+            _ => {
+                let index = self.chunks.partition_point(|chunk| chunk.hashes[0] <= hash).saturating_sub(1);
+                self.chunks.get(index)
+            }
+        }
+    }
+
     fn find(&self, hash: u64, key: &[u8]) -> Result<(usize, usize), (usize, usize)> {
         let before = |chunk: &Chunk| match chunk.hashes[0].cmp(&hash) {
             Ordering::Equal => chunk.entries[0].key.as_ref() <= key,
@@ -252,6 +266,34 @@ impl Memtable {
             None => Err(at((0, 0))),
             Some(map) => map.find(key.hash, key.key).map(at).map_err(at),
         }
+    }
+
+    /// Brings what lookups of these keys (slot and hash) will read into the processor's caches.
+    ///
+    /// A lookup is a chain of reads, each of which waits for memory. Here the same link of all chains is read at once, so that
+    /// the processor waits for them together. At most [`WARM_KEYS_MAX`] keys are looked at.
+    pub(crate) fn warm(&self, keys: &[(u16, u64)]) {
+        let mut chunks: [Option<&Chunk>; WARM_KEYS_MAX] = [None; WARM_KEYS_MAX];
+        let mut entries: [Option<&Entry>; WARM_KEYS_MAX] = [None; WARM_KEYS_MAX];
+        for (chunk, &(slot, hash)) in chunks.iter_mut().zip(keys) {
+            *chunk = self.slot(slot).and_then(|map| map.chunk_of(hash));
+        }
+        for ((entry, chunk), &(_, hash)) in entries.iter_mut().zip(&chunks).zip(keys) {
+            *entry = chunk.and_then(|chunk| {
+                let at = chunk.hashes.partition_point(|&other| other < hash);
+                chunk.entries.get(at)
+            });
+        }
+        let mut touched = 0u64;
+        for entry in entries.iter().take(keys.len()).flatten() {
+            touched = touched.wrapping_add(entry.key.len() as u64);
+        }
+        for entry in entries.iter().take(keys.len()).flatten() {
+            let data = entry.object.as_ref().and_then(|object| object.data.first());
+            touched = touched.wrapping_add(u64::from(entry.key.first().copied().unwrap_or(0)));
+            touched = touched.wrapping_add(u64::from(data.copied().unwrap_or(0)));
+        }
+        std::hint::black_box(touched);
     }
 
     fn map_mut(&mut self, slot: u16) -> &mut SlotMap {

@@ -206,6 +206,9 @@ impl Table {
         }
     }
 
+    /// Keys that [`Table::warm`] takes at a time.
+    pub const WARM_KEYS_MAX: usize = super::memtable::WARM_KEYS_MAX;
+
     /// The group whose state this is.
     pub fn group(&self) -> GroupId {
         self.group
@@ -329,6 +332,12 @@ impl Table {
     /// Whether a read of the key is answered from memory.
     pub fn is_resident(&self, key: KeyRef<'_>) -> bool {
         self.peek_with(key, |_| ()).is_some()
+    }
+
+    /// Says which keys (slot and hash) are about to be looked up, up to [`Table::WARM_KEYS_MAX`] at a time, so that the
+    /// lookups needn't wait for memory one after another. Changes nothing.
+    pub fn warm(&self, keys: &[(u16, u64)]) {
+        self.active.warm(keys);
     }
 
     /// Notes that a key was used, for [`Table::idle_seconds`].
