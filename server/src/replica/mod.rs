@@ -101,6 +101,10 @@ pub(crate) struct Replica {
     synced_index: u64,
     /// When the log was last synced because a second had passed.
     everysec_ms: u64,
+    /// The setting: above this much log, recent writes are moved to the store so that the log can be cut.
+    log_bytes_max: u64,
+    /// Bytes written to the log when a flush was last asked for on its account.
+    flush_asked_bytes: u64,
     /// Why no write is taken any more.
     fault: Option<String>,
     /// Asks the helper thread to make the next segment ready.
@@ -234,6 +238,10 @@ impl Replica {
 
     /// Freezes, flushes, compacts and recycles as far as is due. `true`: writes must wait for the flusher.
     pub(crate) fn maintain(&mut self, now_ms: u64) -> bool {
+        if self.log_wants_flush() {
+            self.flush_asked_bytes = self.wal.metrics().bytes;
+            self.table.request_flush();
+        }
         match self.table.maintain(now_ms, self.synced_index) {
             Ok(upkeep) => {
                 if upkeep.retired > 0 {
@@ -253,6 +261,14 @@ impl Replica {
             }
         }
         self.table.write_stall()
+    }
+
+    /// Whether the log has grown by so much that the memtables above it should go to the store, small as they may be: keys
+    /// that are overwritten again and again take little memory and much log. Half the limit at a time, since the log
+    /// goes on growing while the store takes what it holds.
+    pub(crate) fn log_wants_flush(&self) -> bool {
+        let step = self.log_bytes_max / 2;
+        self.wal.metrics().bytes - self.flush_asked_bytes >= step && self.log.log_bytes() >= step
     }
 
     fn keep_log(&mut self, now_ms: u64) -> Result<(), String> {
@@ -284,11 +300,6 @@ impl Replica {
             Some(true) => Residence::Ending,
             Some(false) => Residence::Here,
         }
-    }
-
-    /// Has the table made ready for lookups of these keys (slot and hash).
-    pub(crate) fn warm(&self, keys: &[(u16, u64)]) {
-        self.table.warm(keys);
     }
 
     /// Reads keys from the store on another thread.

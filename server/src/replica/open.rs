@@ -124,6 +124,8 @@ impl Replica {
             stamp_ms: time_ms,
             applying: 0,
             everysec_ms: now_ms,
+            log_bytes_max: settings.log_bytes_max,
+            flush_asked_bytes: 0,
             fault: None,
             prepare,
             _folder: folder,
