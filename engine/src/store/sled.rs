@@ -8,10 +8,12 @@
 //! - a generation goes in as bounded batches, the applied index in the last; a first row marks it as begun, so that a crash
 //!   in between is noticed at open ([`CheckpointStore::interrupted`]) and the counts are made anew;
 //! - a view holds back the next generation, for want of a snapshot;
-//! - sled's background thread is left on: it is what reclaims space.
+//! - sled's background thread is left on: it is what reclaims space;
+//! - it panics where its files make no sense to it, also long after they were opened: reads turn that into an error.
 
 use super::{CheckpointStore, Durability, ReadRows, RowBytes, RowSink, Rows, StoreView, check_ascending};
 use crate::{Error, Result};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -80,9 +82,20 @@ fn store_error(path: &Path, error: &::sled::Error) -> Error {
     Error::Store { path: path.to_path_buf(), detail: error.to_string() }
 }
 
+/// Asks sled for something to read; a panic is an error too.
+fn read<T>(path: &Path, ask: impl FnOnce() -> Result<T, ::sled::Error>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(ask)) {
+        Ok(answer) => answer.map_err(|error| store_error(path, &error)),
+        Err(panic) => {
+            let detail = format!("sled panicked: {}", crate::table::panic_text(&*panic));
+            Err(Error::Store { path: path.to_path_buf(), detail })
+        }
+    }
+}
+
 impl ReadRows for SledStore {
     fn get(&self, key: &[u8]) -> Result<Option<RowBytes>> {
-        Ok(self.db.get(key).map_err(|error| self.error(error))?.map(RowBytes::Sled))
+        Ok(read(&self.path, || self.db.get(key))?.map(RowBytes::Sled))
     }
 
     fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> Rows<'a> {
@@ -94,9 +107,15 @@ fn rows<'a>(path: &'a Path, db: &::sled::Db, from: &[u8], to: &[u8]) -> Rows<'a>
     if from >= to {
         return Box::new(std::iter::empty());
     }
-    Box::new(db.range(from.to_vec()..to.to_vec()).map(move |row| {
-        let (key, value) = row.map_err(|error| store_error(path, &error))?;
-        Ok((RowBytes::Sled(key), RowBytes::Sled(value)))
+    let mut rows = db.range(from.to_vec()..to.to_vec());
+    let mut failed = false;
+    Box::new(std::iter::from_fn(move || {
+        if failed {
+            return None;
+        }
+        let row = read(path, || rows.next().transpose());
+        failed = row.is_err();
+        row.map(|row| row.map(|(key, value)| (RowBytes::Sled(key), RowBytes::Sled(value)))).transpose()
     }))
 }
 
@@ -143,7 +162,7 @@ impl Drop for SledView {
 
 impl ReadRows for SledView {
     fn get(&self, key: &[u8]) -> Result<Option<RowBytes>> {
-        Ok(self.db.get(key).map_err(|error| store_error(&self.path, &error))?.map(RowBytes::Sled))
+        Ok(read(&self.path, || self.db.get(key))?.map(RowBytes::Sled))
     }
 
     fn range<'a>(&'a self, from: &[u8], to: &[u8]) -> Rows<'a> {
