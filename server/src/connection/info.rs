@@ -43,7 +43,7 @@ pub(super) fn info(context: &mut ConnContext<'_>) {
         }
     }
     for source in context.node.info_sources() {
-        if all || defaults || has(source.section()) {
+        if all || defaults || has(&source.section().to_ascii_lowercase()) {
             text.section(&capitalised(source.section()));
             source.lines(&mut text);
         }

@@ -28,14 +28,6 @@ impl Shard {
         self.conns[place].session.saw_command(now_ms);
         let spec = match command::resolve(args) {
             Ok(spec) => spec,
-            Err(_) if connection::is_http(args) => {
-                tracing::warn!(
-                    client = self.conns[place].serial,
-                    "client dropped: it speaks HTTP, perhaps unwittingly"
-                );
-                self.conns[place].dead = true;
-                return true;
-            }
             Err(rejection) => {
                 let failure = rejection.failure(args);
                 let authenticated = self.conns[place].session.authenticated;
@@ -124,13 +116,19 @@ impl Shard {
         if self.conns[place].pending > 0 {
             return self.hold(place, Hold::Barrier);
         }
-        self.publish();
+        if command == Connection::Info {
+            self.publish_figures();
+        } else {
+            self.publish();
+        }
         let node = Arc::clone(&self.node);
         let now_ms = self.read_time_ms();
         let started = std::time::Instant::now();
         let conn = &mut self.conns[place];
         let mark = conn.reply.output().mark();
         let was_silent = conn.session.is_silent();
+        // CLIENT INFO and CLIENT LIST name themselves.
+        conn.info.ran(spec.id);
         let mut context = ConnContext::new(&mut conn.session, &node, args, &mut conn.reply, now_ms);
         context.now_us = super::wall_clock_us();
         connection::run(command, &mut context);

@@ -221,6 +221,8 @@ async fn scan(shard: Shared, request: ScanRequest) -> Answer {
 
 async fn keys(shard: Shared, pattern: Vec<u8>) -> Answer {
     let mut found: Vec<Box<[u8]>> = Vec::new();
+    // As in Redis, where a lone star is the only pattern that matches the empty key.
+    let all = pattern == b"*";
     let mut bytes = 0usize;
     let limit = shard.borrow().node.settings.output_bytes_max;
     let mut next = Some(ScanPosition::default());
@@ -229,7 +231,7 @@ async fn keys(shard: Shared, pattern: Vec<u8>) -> Answer {
         let time_ms = shard.borrow().replica.time_ms();
         next = page.next;
         for row in page.rows {
-            if (row.deadline_ms == 0 || row.deadline_ms > time_ms) && glob::matches(&pattern, &row.key) {
+            if (row.deadline_ms == 0 || row.deadline_ms > time_ms) && (all || glob::matches(&pattern, &row.key)) {
                 bytes += row.key.len() + 32;
                 found.push(row.key);
             }
