@@ -128,6 +128,14 @@ impl<'a> EntryReader<'a> {
     /// When the bytes do not follow the format.
     pub fn next(&mut self, args: &mut Vec<&'a [u8]>) -> Result<Option<u16>, EntryError> {
         args.clear();
+        self.next_appended(args)
+    }
+
+    /// As [`EntryReader::next`], with the arguments after those that `args` has already.
+    ///
+    /// # Errors
+    /// As [`EntryReader::next`].
+    pub fn next_appended(&mut self, args: &mut Vec<&'a [u8]>) -> Result<Option<u16>, EntryError> {
         if self.remaining == 0 {
             return if self.rest.is_empty() { Ok(None) } else { Err(EntryError::Malformed("bytes after the last op")) };
         }

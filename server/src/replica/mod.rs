@@ -302,6 +302,11 @@ impl Replica {
         }
     }
 
+    /// Has the table made ready for lookups of these keys (slot and hash).
+    pub(crate) fn warm(&self, keys: &[(u16, u64)]) {
+        self.table.warm(keys);
+    }
+
     /// Reads keys from the store on another thread.
     pub(crate) fn fetcher(&self) -> Fetcher {
         self.table.fetcher()

@@ -28,6 +28,14 @@ impl Shard {
         self.conns[place].session.saw_command(now_ms);
         let spec = match command::resolve(args) {
             Ok(spec) => spec,
+            Err(_) if connection::is_http(args) => {
+                tracing::warn!(
+                    client = self.conns[place].serial,
+                    "client dropped: it speaks HTTP, perhaps unwittingly"
+                );
+                self.conns[place].dead = true;
+                return true;
+            }
             Err(rejection) => {
                 let failure = rejection.failure(args);
                 let authenticated = self.conns[place].session.authenticated;

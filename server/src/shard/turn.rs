@@ -11,8 +11,10 @@ use super::Shard;
 use super::conn::ConnKey;
 use crate::command::{self, CommandSpec, Exec};
 use crate::entry::{EntryBuilder, EntryError, EntryReader, OpArena};
-use crate::replica::{GroupKeyspace, internal};
+use crate::replica::{GroupKeyspace, Replica, internal};
+use crate::slot::key_ref;
 use bytes::Bytes;
+use holdfast_engine::table::Table;
 use holdfast_raft::{Entry, EntryKind};
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -68,6 +70,60 @@ pub(super) struct Turn {
     waiting: VecDeque<Batch>,
     /// Emptied batches, kept for their allocations.
     spare: Vec<Batch>,
+}
+
+/// Reads an entry's commands a few at a time, and has the table made ready for the keys of those few.
+#[derive(Debug)]
+struct Window<'a> {
+    reader: EntryReader<'a>,
+    /// Each command's number and where its arguments end.
+    commands: Vec<(u16, usize)>,
+    args: Vec<&'a [u8]>,
+    next: usize,
+    args_next: usize,
+}
+
+impl<'a> Window<'a> {
+    fn new(payload: &'a [u8]) -> Result<Self, EntryError> {
+        let reader = EntryReader::new(payload)?;
+        Ok(Window { reader, commands: Vec::new(), args: Vec::new(), next: 0, args_next: 0 })
+    }
+
+    /// The next command with its arguments behind its name; `None` at the end.
+    fn next(&mut self, replica: &Replica) -> Result<Option<(u16, &[&'a [u8]])>, EntryError> {
+        if self.next == self.commands.len() {
+            self.refill(replica)?;
+        }
+        let Some(&(number, end)) = self.commands.get(self.next) else { return Ok(None) };
+        let args = &self.args[self.args_next..end];
+        self.next += 1;
+        self.args_next = end;
+        Ok(Some((number, args)))
+    }
+
+    fn refill(&mut self, replica: &Replica) -> Result<(), EntryError> {
+        self.commands.clear();
+        self.args.clear();
+        (self.next, self.args_next) = (0, 0);
+        let mut keys = [(0, 0); Table::WARM_KEYS_MAX];
+        let mut known = 0;
+        while known < keys.len() && self.commands.len() < keys.len() {
+            let start = self.args.len();
+            let Some(number) = self.reader.next_appended(&mut self.args)? else { break };
+            self.commands.push((number, self.args.len()));
+            let args = &self.args[start..];
+            let Some(spec) = command::by_id(number) else { continue };
+            for (place, position) in keys[known..].iter_mut().zip(command::keys_of(spec, args)) {
+                let key = key_ref(args[position]);
+                *place = (key.slot, key.hash);
+                known += 1;
+            }
+        }
+        if known > 1 {
+            replica.warm(&keys[..known]);
+        }
+        Ok(())
+    }
 }
 
 impl Turn {
@@ -253,23 +309,23 @@ impl Shard {
             }
         }
         if entry.kind == EntryKind::Normal && !entry.payload.is_empty() {
-            let mut reader = EntryReader::new(&entry.payload)?;
-            self.replica.begin_apply(entry.index, reader.stamp_ms());
+            let mut commands = Window::new(&entry.payload)?;
+            self.replica.begin_apply(entry.index, commands.reader.stamp_ms());
             self.turn.op = 0;
-            let mut args = Vec::with_capacity(8);
             let mut last = None;
             if batch.ops.is_empty() {
-                while let Some(number) = reader.next(&mut args)? {
-                    self.run_logged(number, &args, None, true, &mut last)?;
+                while let Some((number, args)) = commands.next(&self.replica)? {
+                    self.run_logged(number, args, None, true, &mut last)?;
                 }
             } else {
                 let mut kept_args = Vec::new();
                 for op in batch.ops.drain(..) {
                     match op.work {
                         Work::Write => {
-                            let number =
-                                reader.next(&mut args)?.ok_or(EntryError::Malformed("fewer ops than proposed"))?;
-                            self.run_logged(number, &args, op.conn, op.silent, &mut last)?;
+                            let (number, args) = commands
+                                .next(&self.replica)?
+                                .ok_or(EntryError::Malformed("fewer ops than proposed"))?;
+                            self.run_logged(number, args, op.conn, op.silent, &mut last)?;
                         }
                         Work::Read(at) => {
                             let number = batch.arena.get(at, &mut kept_args)?;
@@ -288,7 +344,7 @@ impl Shard {
                         conn.pending -= 1;
                     }
                 }
-                if reader.next(&mut args)?.is_some() {
+                if commands.next(&self.replica)?.is_some() {
                     return Err(EntryError::Malformed("more ops than proposed"));
                 }
             }
