@@ -263,7 +263,10 @@ impl Shard {
             match self.read_once(place, context) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => {
-                    self.conns[place].closing = true;
+                    let conn = &mut self.conns[place];
+                    conn.closing = true;
+                    // Nobody waits for the answer of a blocking command any more.
+                    conn.dead |= conn.info.is_blocked();
                     break;
                 }
                 Poll::Ready(Ok(_)) => {}

@@ -95,13 +95,12 @@ impl Shard {
                 return self.hold(place, Hold::Fetch);
             }
         }
-        if !self.conns[place].pinned.is_empty() {
-            let pinned = std::mem::take(&mut self.conns[place].pinned);
-            self.unpin_after_turn(pinned);
-        }
+        let pinned = std::mem::take(&mut self.conns[place].pinned);
         if writes {
+            self.unpin_after_turn(pinned);
             self.push_write(place, spec, args);
         } else if self.conns[place].pending > 0 || needs_time {
+            self.unpin_after_turn(pinned);
             self.push_read(place, spec, args, needs_time);
         } else {
             let now_ms = self.read_time_ms();
@@ -109,6 +108,9 @@ impl Shard {
             let key = self.key_of(place);
             // A read that fails has answered so.
             let _ = self.run(spec, args, Some(key), silent, now_ms, &mut None);
+            for key in &pinned {
+                self.replica.unpin(key);
+            }
         }
         self.conns[place].session.ran_command(spec);
         true

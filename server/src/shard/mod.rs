@@ -37,6 +37,8 @@ use turn::Turn;
 
 /// How often the shard looks after its group: flushes, expired keys, paused connections, published figures.
 const HOUSEKEEPING_MS: u64 = 100;
+/// How often it looks whether connections that wait for the flusher, or for the end of a pause, may go on.
+const STALL_LOOK_MS: u64 = 5;
 /// How long the log rests before it states how far it is synced, so that a crash leaves at most the last batch in doubt.
 const IDLE_STATEMENT_MS: u64 = 10;
 /// Expired keys given to one log entry.
@@ -115,11 +117,20 @@ impl Shard {
         });
         let me = Rc::clone(shard);
         tokio::task::spawn_local(async move {
-            let mut ticks = tokio::time::interval(Duration::from_millis(HOUSEKEEPING_MS));
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut due = Instant::now();
             loop {
-                ticks.tick().await;
-                me.borrow_mut().keep_house();
+                {
+                    let mut shard = me.borrow_mut();
+                    shard.read_clock();
+                    if due <= Instant::now() {
+                        due = Instant::now() + Duration::from_millis(HOUSEKEEPING_MS);
+                        shard.keep_house();
+                    }
+                    shard.let_go_on();
+                }
+                // Whoever waits for the flusher should not wait for the housekeeping as well.
+                let pause_ms = if me.borrow().paused.is_empty() { HOUSEKEEPING_MS } else { STALL_LOOK_MS };
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             }
         });
         let notify = Rc::clone(&shard.borrow().wrote_notify);
@@ -171,7 +182,10 @@ impl Shard {
 
     fn remove_conn(&mut self, key: ConnKey) {
         if self.conns.get(key.place).is_some_and(|conn| conn.serial == key.serial) {
-            let conn = self.conns.remove(key.place);
+            let mut conn = self.conns.remove(key.place);
+            if let Some(waker) = conn.job_waker.take() {
+                waker.wake();
+            }
             for pinned in &conn.pinned {
                 self.replica.unpin(pinned);
             }
@@ -247,19 +261,22 @@ impl Shard {
 
     /// What is done ten times a second.
     fn keep_house(&mut self) {
-        self.read_clock();
         self.replica.tick(self.started.elapsed().as_millis() as u64);
         let stalled = self.replica.maintain(self.clock_ms);
-        if !stalled && self.node.pause_ended(self.clock_ms) {
-            for key in std::mem::take(&mut self.paused) {
-                self.release(key);
-            }
-        }
         if !stalled && self.replica.write_refusal().is_none() {
             jobs::look_for_expired(self, RECLAIM_KEYS_MAX);
         }
         self.close_idle();
         self.publish_figures();
+    }
+
+    /// Releases connections that waited for the flusher or for the end of a pause.
+    fn let_go_on(&mut self) {
+        if !self.paused.is_empty() && !self.replica.maintain(self.clock_ms) && self.node.pause_ended(self.clock_ms) {
+            for key in std::mem::take(&mut self.paused) {
+                self.release(key);
+            }
+        }
     }
 
     /// Closes connections that asked for nothing for longer than the setting `timeout`.

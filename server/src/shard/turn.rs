@@ -72,6 +72,9 @@ pub(super) struct Turn {
     spare: Vec<Batch>,
 }
 
+/// A command of an entry: its number, and its arguments behind its name.
+type Logged<'w, 'a> = (u16, &'w [&'a [u8]]);
+
 /// Reads an entry's commands a few at a time, and has the table made ready for the keys of those few.
 #[derive(Debug)]
 struct Window<'a> {
@@ -89,8 +92,8 @@ impl<'a> Window<'a> {
         Ok(Window { reader, commands: Vec::new(), args: Vec::new(), next: 0, args_next: 0 })
     }
 
-    /// The next command with its arguments behind its name; `None` at the end.
-    fn next(&mut self, replica: &Replica) -> Result<Option<(u16, &[&'a [u8]])>, EntryError> {
+    /// The next command; `None` at the end.
+    fn next(&mut self, replica: &Replica) -> Result<Option<Logged<'_, 'a>>, EntryError> {
         if self.next == self.commands.len() {
             self.refill(replica)?;
         }
@@ -283,6 +286,16 @@ impl Shard {
         self.replica.stop_writes(reason);
         let waiting = std::mem::take(&mut self.turn.waiting);
         let sealed = std::mem::take(&mut self.turn.sealed);
+        // An entry that was applied in part has answered some; whoever still waits gets no answer.
+        for key in std::mem::take(&mut self.touched) {
+            if let Some(conn) = self.conn_mut(key) {
+                conn.touched = false;
+                if conn.pending > 0 {
+                    conn.dead = true;
+                }
+                conn.wake();
+            }
+        }
         for batch in waiting.into_iter().chain(sealed.into_iter().map(|(_, batch)| batch)) {
             for key in batch.ops.iter().filter_map(|op| op.conn) {
                 if let Some(conn) = self.conn_mut(key) {
