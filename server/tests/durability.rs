@@ -435,7 +435,7 @@ fn torn_tail_is_cut_and_reported() {
     let (path, at) = killed_in_the_last_write(dir.path());
     flip(&path, at);
     let server = Server::start_with(dir.path(), &SMALL_LOG);
-    assert!(server.banner.contains("recovery"), "the cut is not reported: {}", server.banner);
+    assert!(server.banner.contains("recovery    cut "), "the cut is not reported: {}", server.banner);
     let mut client = Client::connect(server.address);
     assert_eq!(client.run("GET first").text(), "the-first-value");
     assert_eq!(client.run("GET second").text(), "the-second-value");
