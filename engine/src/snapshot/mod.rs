@@ -10,7 +10,7 @@
 //!
 //! [`SnapshotEncoder`] turns rows into bytes and [`SnapshotDecoder`] bytes into rows, both a piece at a time and without any
 //! I/O, so that the same code serves files and the network. [`write_snapshot`] and [`SnapshotFile`] put them over a
-//! [`VfsFile`](crate::vfs::VfsFile). A snapshot without its footer is not one: the decoder says so at the end, and whoever
+//! [`VfsFile`]. A snapshot without its footer is not one: the decoder says so at the end, and whoever
 //! uses rows before the end must be able to give them up.
 
 mod format;

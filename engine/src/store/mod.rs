@@ -91,17 +91,11 @@ pub trait CheckpointStore: ReadRows + fmt::Debug + 'static {
     /// # Errors
     /// What `produce` returned, or the store's failure.
     fn ingest(&self, produce: &mut dyn FnMut(&mut dyn RowSink) -> Result<()>) -> Result<()>;
-    /// Whether the last generation before this store was opened may be there in part (its rows are, its last rows are not).
-    /// Only a store without atomic generations ever says yes.
+    /// Whether the last generation before this store was opened may be there in part: some of its rows, without the index
+    /// that they belong to. Such a store is of no use: the log can't be applied over it, since an INCR would count twice. Only
+    /// a store without atomic generations ever says yes.
     fn interrupted(&self) -> bool {
         false
-    }
-    /// Says that what an interrupted generation left behind was put in order.
-    ///
-    /// # Errors
-    /// When the store fails.
-    fn repaired(&self) -> Result<()> {
-        Ok(())
     }
     /// How far a generation's durability reaches.
     fn durability(&self) -> Durability;

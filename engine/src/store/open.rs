@@ -161,6 +161,20 @@ pub fn open_store(vfs: &SharedVfs, options: &StoreOptions) -> Result<OpenedStore
             }
         }
     };
+    let store = if store.interrupted() {
+        // NB: not set aside. Nothing is wrong with it but that it holds half a generation, and the log holds that too.
+        tracing::warn!(path = %path.display(), "the store stopped in the middle of a generation: it is rebuilt");
+        drop(store);
+        vfs.remove_dir_all(&path).map_err(|error| Error::io("remove", &path, error))?;
+        vfs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
+        match open_guarded(*kind, &path, *cache_bytes_max) {
+            Ok(store) => store,
+            Err(Refusal::Unusable(error)) => return Err(error),
+            Err(Refusal::Damaged(detail)) => return Err(Error::Store { path, detail }),
+        }
+    } else {
+        store
+    };
     let store: Box<dyn CheckpointStore> = match kind {
         StoreKind::Sled => Box::new(MarkedClean { store, vfs: vfs.clone(), state_path, boot_id: boot_id.clone() }),
         _ => store,
@@ -288,10 +302,6 @@ impl CheckpointStore for MarkedClean {
 
     fn interrupted(&self) -> bool {
         self.store.interrupted()
-    }
-
-    fn repaired(&self) -> Result<()> {
-        self.store.repaired()
     }
 
     fn durability(&self) -> super::Durability {

@@ -6,7 +6,8 @@
 //!
 //! - the store says [`Durability::ProcessCrash`], and the log above it is cut only below a sealed snapshot of our own;
 //! - a generation goes in as bounded batches, the applied index in the last; a first row marks it as begun, so that a crash
-//!   in between is noticed at open ([`CheckpointStore::interrupted`]) and the counts are made anew;
+//!   in between is noticed at open ([`CheckpointStore::interrupted`]): the store is then thrown away and filled from the last
+//!   sealed snapshot, above which the log still holds everything;
 //! - a view holds back the next generation, for want of a snapshot;
 //! - sled's background thread is left on: it is what reclaims space;
 //! - it panics where its files make no sense to it, also long after they were opened: reads turn that into an error.
@@ -15,7 +16,6 @@ use super::{CheckpointStore, Durability, ReadRows, RowBytes, RowSink, Rows, Stor
 use crate::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A batch stops readers while it is applied: keep it to some milliseconds.
@@ -31,7 +31,7 @@ pub struct SledStore {
     path: PathBuf,
     db: ::sled::Db,
     gate: Arc<Gate>,
-    interrupted: AtomicBool,
+    interrupted: bool,
     cache_bytes_max: u64,
 }
 
@@ -47,7 +47,7 @@ impl SledStore {
             .mode(::sled::Mode::HighThroughput)
             .flush_every_ms(Some(1_000))
             .open()?;
-        let interrupted = AtomicBool::new(db.contains_key(BEGUN)?);
+        let interrupted = db.contains_key(BEGUN)?;
         Ok(SledStore { path: path.to_path_buf(), db, gate: Arc::default(), interrupted, cache_bytes_max })
     }
 
@@ -238,8 +238,7 @@ impl CheckpointStore for SledStore {
         let mut sink =
             SledSink { store: self, batch: ::sled::Batch::default(), rows: 0, bytes: 0, last: None, begun: false };
         produce(&mut sink)?;
-        // A generation that repairs another leaves that one's mark to `repaired`.
-        if sink.begun && !self.interrupted() {
+        if sink.begun {
             sink.batch.remove(BEGUN);
         }
         sink.apply()?;
@@ -248,13 +247,7 @@ impl CheckpointStore for SledStore {
     }
 
     fn interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
-    }
-
-    fn repaired(&self) -> Result<()> {
-        self.db.remove(BEGUN).map_err(|error| self.error(error))?;
-        self.interrupted.store(false, Ordering::Relaxed);
-        self.sync()
+        self.interrupted
     }
 
     fn durability(&self) -> Durability {

@@ -198,9 +198,7 @@ impl Tables {
             work: Condvar::new(),
             idle: Condvar::new(),
         });
-        if shared.store.interrupted() {
-            super::seal::repair(&shared).map_err(|error| shared.locate(error))?;
-        }
+        assert!(!shared.store.interrupted(), "a store with half a generation is not given to tables");
         let flusher = match shared.options.flusher {
             FlusherMode::Inline => None,
             FlusherMode::Thread => {

@@ -144,11 +144,6 @@ pub(crate) fn parse_data_key(row: &[u8]) -> Result<DataKey<'_>, Malformed> {
     parse_suffix(row, u16_at(row, 9), &row[SCOPE_BYTES - 8..])
 }
 
-/// The group of a data row.
-pub(crate) fn parse_group(row: &[u8]) -> Result<GroupId, Malformed> {
-    parse_data_key(row).map(|_| u64_at(row, 1))
-}
-
 /// An index row's deadline, and the data row it stands for.
 pub(crate) fn parse_index_key(row: &[u8]) -> Result<(u64, DataKey<'_>), Malformed> {
     if row.first() != Some(&INDEX) || row.len() < INDEX_SCOPE_BYTES {

@@ -9,16 +9,16 @@
 //! The flusher writes them itself, right after a generation: at that moment the store is exactly the state at the
 //! generation's index. The previous file stays until the next is sealed.
 
-use super::flush::{Frozen, GroupBase, load_base, lock, store_error};
+use super::flush::{Frozen, GroupBase, lock};
 use super::node::Shared;
-use super::rows::{self, Meta};
+use super::rows;
 use super::view::View;
 use super::{Applied, SLOTS, install};
 use crate::snapshot::{SnapshotFile, SnapshotHeader, write_snapshot};
-use crate::store::{Durability, ReadRows};
+use crate::store::Durability;
 use crate::vfs::SharedVfs;
 use crate::{Error, GroupId, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -151,75 +151,4 @@ impl Sealer {
 
 fn file_name(group: GroupId, index: u64) -> String {
     format!("g{group}-{index:020}.snapshot")
-}
-
-/// Puts a store in order whose last generation went in by half.
-///
-/// Its rows are those of a later index than the group's state says. That does no harm: the log is applied again, and writes
-/// the same. But counts and deadlines were made for the rows before, and rows of an incarnation that had not begun would be
-/// taken for absent: they are made anew, and removed.
-pub(crate) fn repair(shared: &Shared) -> Result<()> {
-    let mut next = Some(0);
-    while let Some(group) = next {
-        let Some(group) = first_group_from(&*shared.store, group)? else { break };
-        tracing::warn!(group, "the store stopped in the middle of a generation: its counts are made anew");
-        repair_group(shared, group)?;
-        next = group.checked_add(1);
-    }
-    shared.store.repaired()
-}
-
-fn first_group_from(store: &dyn ReadRows, group: GroupId) -> Result<Option<GroupId>> {
-    let (from, _) = rows::group_range(group);
-    let (_, to) = rows::group_range(GroupId::MAX);
-    match store.range(&from, &to).next() {
-        None => Ok(None),
-        Some(row) => rows::parse_group(&row?.0).map(Some).map_err(store_error),
-    }
-}
-
-fn repair_group(shared: &Shared, group: GroupId) -> Result<()> {
-    let store = &*shared.store;
-    let mut meta = match store.get(&rows::meta_key(group))? {
-        Some(value) => Meta::decode(&value).map_err(store_error)?,
-        None => Meta::default(),
-    };
-    while shared.sweep_rows(group, meta.incarnation, None)? {}
-    let mut counts = vec![0u32; SLOTS];
-    let mut index: BTreeSet<Vec<u8>> = BTreeSet::new();
-    let (from, to) = rows::group_range(group);
-    for row in store.range(&from, &to) {
-        let (key, value) = row?;
-        let parsed = rows::parse_data_key(&key).map_err(store_error)?;
-        let deadlines = match parsed.key {
-            Some(_) => vec![rows::parse_value_head(&value).map_err(store_error)?.deadline_ms],
-            None => {
-                let members = rows::parse_bucket(&value).map_err(store_error)?;
-                members.iter().map(|(_, object)| object.deadline_ms).collect()
-            }
-        };
-        counts[usize::from(parsed.slot)] += deadlines.len() as u32;
-        index.extend(deadlines.into_iter().filter(|&at| at != 0).map(|at| rows::index_key(&key, at)));
-    }
-    // What the index has and should not have, and the other way round.
-    let mut changes: BTreeMap<Vec<u8>, bool> = BTreeMap::new();
-    let (from, to) = rows::index_range(group);
-    for row in store.range(&from, &to) {
-        let (key, _) = row?;
-        if !index.remove(&*key) {
-            changes.insert(key.to_vec(), false);
-        }
-    }
-    changes.extend(index.into_iter().map(|row| (row, true)));
-    meta.count = counts.iter().map(|&count| u64::from(count)).sum();
-    store.ingest(&mut |sink| {
-        for (row, put) in &changes {
-            if *put { sink.put(row, &[], &[])? } else { sink.delete(row)? }
-        }
-        for (slot, &count) in counts.iter().enumerate() {
-            sink.put(&rows::count_key(group, slot as u16), &rows::encode_count(meta.incarnation, count), &[])?;
-        }
-        sink.put(&rows::meta_key(group), &meta.encode(), &[])
-    })?;
-    load_base(store, group).map(drop)
 }

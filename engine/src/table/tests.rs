@@ -761,62 +761,32 @@ fn on_sled_the_log_is_cut_only_below_a_sealed_snapshot() {
     assert!(error.contains("sled.aside-2"), "{error}");
 }
 
-/// Copies of a group's rows with the last part of a generation missing, as sled may leave them.
+/// Half a generation holds values of entries that the log is about to apply again: an INCR would count twice. Found by killing
+/// a server on sled under load.
 #[test]
-fn interrupted_generation_is_put_in_order() {
+fn interrupted_generation_is_thrown_away_and_the_store_rebuilt() {
     let dir = tempfile::tempdir().unwrap();
-    let snapshots = tempfile::tempdir().unwrap();
-    let store = crate::store::SledStore::open(dir.path(), 1 << 20).unwrap();
+    let sealed = {
+        let (tables, mut table) = open_sled(dir.path(), "one");
+        put(&mut table, "counter", "1");
+        flush_and_wait(&tables, &mut table);
+        table.durable()
+    };
+    assert!(sealed.index > 0);
     {
-        let (_tables, mut table) = open_in(snapshots.path(), Box::new(store), FlusherMode::Inline);
-        for n in 0..10 {
-            apply(&mut table);
-            table.put(key_of(&format!("k-{n}")).as_ref(), object("1", 5_000));
-        }
-        flush(&mut table);
-    }
-    let state = {
-        let store = crate::store::SledStore::open(dir.path(), 1 << 20).unwrap();
-        let state = flush::load_base(&store, GROUP).unwrap().meta;
-        // Half of a generation: a new row, a row gone, a moved deadline, and a row of an incarnation that never began.
-        let mut changes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
-        let mut change = |name: &str, incarnation, object: Option<Object>| {
-            let (key, mut row, mut head) = (key_of(name), Vec::new(), Vec::new());
-            rows::data_key(&mut row, GROUP, key.slot, incarnation, key.hash, &key.key);
-            if let Some(object) = &object {
-                rows::value_head(&mut head, object);
-            }
-            changes.insert(row, object.map(|object| [&head, &object.data[..]].concat()));
-        };
-        change("new", 0, Some(object("2", 0)));
-        change("k-1", 0, None);
-        change("k-2", 0, Some(object("2", 9_000)));
-        change("stray", 99, Some(object("2", 0)));
-        changes.insert(b"!begun".to_vec(), Some(Vec::new()));
+        let store = crate::store::SledStore::open(&dir.path().join("sled"), 1 << 20).unwrap();
+        let (key, mut row, mut head) = (key_of("counter"), Vec::new(), Vec::new());
+        rows::data_key(&mut row, GROUP, key.slot, 0, key.hash, &key.key);
+        rows::value_head(&mut head, &object("2", 0));
         store
             .ingest(&mut |sink| {
-                changes.iter().try_for_each(|(row, value)| match value {
-                    Some(value) => sink.put(row, value, &[]),
-                    None => sink.delete(row),
-                })
+                sink.put(b"!begun", b"", &[])?;
+                sink.put(&row, &head, b"2")
             })
             .unwrap();
-        state
-    };
-    let store = crate::store::SledStore::open(dir.path(), 1 << 20).unwrap();
-    assert!(store.interrupted());
-    let (_tables, mut table) = open_in(snapshots.path(), Box::new(store), FlusherMode::Inline);
-    assert_eq!(table.applied().index, state.index, "the log is applied again from there");
-    assert_eq!(len(&mut table), 10);
-    assert_eq!(scan_all(&table, 4).len(), 10);
-    assert_eq!(expired(&mut table, 6_000).len(), 8);
-    assert!(!table.shared.store.interrupted());
-    for name in ["new", "k-2"] {
-        put(&mut table, name, "2");
     }
-    apply(&mut table);
-    table.delete(key_of("k-1").as_ref());
-    flush(&mut table);
-    assert_eq!(len(&mut table), 10);
-    assert_eq!(expired(&mut table, 10_000).len(), 8);
+    let (_tables, mut table) = open_sled(dir.path(), "one");
+    assert_eq!(get(&mut table, "counter").as_deref(), Some("1"), "what was sealed, without the half generation");
+    assert_eq!(table.applied(), sealed);
+    table.check_meets_log(sealed.index + 1).unwrap();
 }
