@@ -205,6 +205,10 @@ impl Replica {
     /// Takes in what the writer did.
     fn learn(&mut self, written: Written) {
         self.log.written(written);
+        self.note_synced();
+    }
+
+    fn note_synced(&mut self) {
         if self.wal.is_synced()
             && let Some(log) = self.log.group(DATA_GROUP)
         {
@@ -229,15 +233,22 @@ impl Replica {
 
     /// The log rests: it states how far it is synced.
     pub(crate) fn idle_statement(&mut self) {
-        if self.fault.is_none()
-            && let Err(error) = self.wal.idle_statement()
-        {
-            self.stop_writes(&error.to_string());
+        if self.fault.is_some() {
+            return;
+        }
+        match self.wal.idle_statement() {
+            Ok(_) => self.note_synced(),
+            Err(error) => self.stop_writes(&error.to_string()),
         }
     }
 
     /// Freezes, flushes, compacts and recycles as far as is due. `true`: writes must wait for the flusher.
-    pub(crate) fn maintain(&mut self, now_ms: u64) -> bool {
+    ///
+    /// `mono_ms` is a clock that never jumps. After a failure nothing is moved any more: the table may hold half of an entry.
+    pub(crate) fn maintain(&mut self, now_ms: u64, mono_ms: u64) -> bool {
+        if self.fault.is_some() {
+            return false;
+        }
         if self.log_wants_flush() {
             self.flush_asked_bytes = self.wal.metrics().bytes;
             self.table.request_flush();
@@ -255,12 +266,12 @@ impl Replica {
             Err(error) => self.stop_writes(&error.to_string()),
         }
         if self.fault.is_none() {
-            let kept = self.keep_log(now_ms);
+            let kept = self.keep_log(mono_ms);
             if let Err(reason) = kept {
                 self.stop_writes(&reason);
             }
         }
-        self.table.write_stall()
+        self.write_stall()
     }
 
     /// Whether the log has grown by so much that the memtables above it should go to the store, small as they may be: keys
@@ -276,8 +287,13 @@ impl Replica {
         if self.log.has_staged() {
             self.write_log(now_ms)?;
         }
-        let due = now_ms.saturating_sub(self.everysec_ms) >= 1000;
-        if due && !self.wal.is_synced() && self.wal.durability() == Durability::Everysec {
+        let due = match self.wal.durability() {
+            Durability::Always => false,
+            Durability::Everysec => now_ms.saturating_sub(self.everysec_ms) >= 1000,
+            // Nobody waits for this sync but the flusher, which may not move to the store what the log could still lose.
+            Durability::No => self.table.stats().frozen > 0,
+        };
+        if due && !self.wal.is_synced() {
             self.everysec_ms = now_ms;
             let written = self.wal.sync(now_ms).map_err(|error| error.to_string())?;
             self.learn(written);
@@ -287,7 +303,7 @@ impl Replica {
 
     /// Whether writes must wait for the flusher.
     pub(crate) fn write_stall(&self) -> bool {
-        self.table.write_stall()
+        self.fault.is_none() && self.table.write_stall()
     }
 
     /// Whether a key can be judged at `clock_ms` without the store.
@@ -300,6 +316,11 @@ impl Replica {
             Some(true) => Residence::Ending,
             Some(false) => Residence::Here,
         }
+    }
+
+    /// The length of a key's value, as far as memory knows, in bytes.
+    pub(crate) fn value_bytes(&self, key: &[u8]) -> usize {
+        self.table.peek_with(key_ref(key), |object| object.map_or(0, |object| object.data.len())).unwrap_or(0)
     }
 
     /// Has the table made ready for lookups of these keys (slot and hash).
@@ -392,19 +413,21 @@ impl Replica {
     }
 
     /// Deletes those of the keys that are expired by the group's time, and says how many.
-    ///
-    /// # Errors
-    /// When the store fails: the entry is then not applied, and the replica must stop.
-    pub(crate) fn reclaim(&mut self, keys: &[&[u8]]) -> holdfast_engine::Result<u64> {
+    pub(crate) fn reclaim(&mut self, keys: &[&[u8]]) -> u64 {
         let mut count = 0;
         for key in keys {
             let key = key_ref(key);
-            if self.table.get(key)?.is_some_and(|object| object.is_expired(self.time_ms)) {
-                self.table.delete(key);
-                count += 1;
+            match self.table.get(key) {
+                Ok(Some(object)) if object.is_expired(self.time_ms) => {
+                    self.table.delete(key);
+                    count += 1;
+                }
+                Ok(_) => {}
+                // Left as it is: nobody can see an expired key, and whoever reads it is told of the damage.
+                Err(error) => tracing::error!(%error, slot = key.slot, "an expired key could not be read and is kept"),
             }
         }
-        Ok(count)
+        count
     }
 
     /// Stops in order: the log says so, and the next start has nothing in doubt.

@@ -100,6 +100,8 @@ impl Replica {
         };
         let mut config = Config::new(SOLE_VOTER);
         config.seed = random as u64;
+        // A turn's entries are bounded by the connections' limits already, and refusing one here would fail the turn.
+        config.uncommitted_bytes_max = usize::MAX;
         let raft = Raft::new(config, initial, 0, &View(&log)).map_err(|error| {
             StartError::Recovery(format!(
                 "the log in {} and the table in {} do not belong together: {error}; restore a backup of the whole folder",
@@ -123,7 +125,7 @@ impl Replica {
             time_ms,
             stamp_ms: time_ms,
             applying: 0,
-            everysec_ms: now_ms,
+            everysec_ms: 0,
             log_bytes_max: settings.log_bytes_max,
             flush_asked_bytes: 0,
             fault: None,

@@ -209,7 +209,7 @@ const ALL: &[Setting] = &[
         change: Change::AtStart,
         help: "The largest command with all its arguments. At least 1MiB more than value-bytes-max",
         set: |settings, text| {
-            settings.request_bytes_max = bytes_within(text, 1 << 20, 2 << 30)? as usize;
+            settings.request_bytes_max = bytes_within(text, 1 << 20, (1 << 30) - (2 << 20))? as usize;
             Ok(())
         },
         get: |settings| settings.request_bytes_max.to_string(),

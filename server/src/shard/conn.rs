@@ -67,12 +67,18 @@ pub(super) struct Conn {
     pub(super) hold: Hold,
     /// In the turn's list of connections to write to.
     pub(super) touched: bool,
+    /// The client has sent all it will send.
+    pub(super) eof: bool,
+    /// Bytes that the replies to reads waiting in the turn will take, about.
+    pub(super) pending_read_bytes: usize,
     /// Close once what was asked is answered and sent.
     pub(super) closing: bool,
     /// Close now: the socket failed, or the outcome of a command is unknown.
     pub(super) dead: bool,
     /// Keys held in memory for the command that waits for them.
     pub(super) pinned: Vec<Vec<u8>>,
+    /// Keys to be read from the store before the connection goes on.
+    pub(super) wanted: Vec<Vec<u8>>,
     /// Wakes the job that the connection waits for, to look whether it should go on.
     pub(super) job_waker: Option<Waker>,
     stream: TcpStream,
@@ -95,9 +101,12 @@ impl Conn {
             pending: 0,
             hold: Hold::None,
             touched: false,
+            eof: false,
+            pending_read_bytes: 0,
             closing: false,
             dead: false,
             pinned: Vec::new(),
+            wanted: Vec::new(),
             job_waker: None,
             stream,
             decoder: Decoder::default(),
@@ -141,7 +150,7 @@ impl Conn {
 
     /// Whether to read from the socket.
     fn may_read(&self) -> bool {
-        !self.closing && !self.dead && (self.may_run() || self.input.len() < READ_AHEAD_BYTES)
+        !self.closing && !self.eof && !self.dead && (self.may_run() || self.input.len() < READ_AHEAD_BYTES)
     }
 
     /// Writes as much output as the socket takes now, and says how many bytes that was.
@@ -183,14 +192,16 @@ impl Conn {
             }
         }
         self.write_blocked = false;
-        if self.dead || (self.closing && self.pending == 0) {
+        if self.dead || ((self.closing || self.eof) && self.pending == 0) {
             self.wake();
         }
         total
     }
 
     fn is_finished(&self) -> bool {
-        self.dead || (self.closing && self.pending == 0 && self.hold != Hold::Job && self.reply.output().is_empty())
+        // What was asked before the client closed its side is answered; then nobody is left to serve.
+        let asked_all = self.closing || (self.eof && self.hold == Hold::None && !self.may_run_kept_input());
+        self.dead || (asked_all && self.pending == 0 && self.hold != Hold::Job && self.reply.output().is_empty())
     }
 }
 
@@ -220,6 +231,7 @@ impl Drop for ConnTask {
 impl Shard {
     /// Does all that a connection can do now: send, run kept input, read and run.
     fn poll_conn(&mut self, key: ConnKey, context: &mut Context<'_>) -> Poll<()> {
+        let _guard = super::AbortOnPanic;
         let place = key.place;
         let Some(conn) = self.conns.get_mut(place).filter(|conn| conn.serial == key.serial) else {
             return Poll::Ready(());
@@ -264,7 +276,7 @@ impl Shard {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => {
                     let conn = &mut self.conns[place];
-                    conn.closing = true;
+                    conn.eof = true;
                     // Nobody waits for the answer of a blocking command any more.
                     conn.dead |= conn.info.is_blocked();
                     break;
@@ -367,6 +379,10 @@ impl Shard {
                     let done = self.dispatch(place, &words);
                     args = recycle_args(words);
                     if !done {
+                        if self.conns[place].hold == Hold::Fetch {
+                            self.look_ahead(place, &input[used + consumed..]);
+                            self.fetch(place);
+                        }
                         // The decoder starts over with the same bytes when the hold is released.
                         break;
                     }

@@ -12,8 +12,14 @@ use super::conn::{ConnKey, Hold};
 use crate::command::{self, CommandSpec, Connection, Handler, Needs, flag};
 use crate::connection::{self, ConnContext, NOAUTH, Outcome};
 use crate::replica::Residence;
-use crate::resp::{Limits, Reply};
+use crate::resp::{Decoder, Limits, Reply, Step};
 use std::sync::Arc;
+
+/// Bytes of replies to reads that wait in the turn, above which a connection's next read waits for the turn to be answered.
+const PENDING_READ_BYTES_MAX: usize = 1 << 20;
+/// Commands looked at, and keys wanted of the store, beyond the command that has to wait for its own.
+const LOOK_AHEAD_COMMANDS_MAX: usize = 256;
+const LOOK_AHEAD_KEYS_MAX: usize = 64;
 
 impl Shard {
     /// What the connection may send now.
@@ -91,8 +97,22 @@ impl Shard {
                 }
             }
             if !missing.is_empty() {
-                self.fetch(place, missing);
+                self.conns[place].wanted = missing;
                 return self.hold(place, Hold::Fetch);
+            }
+        }
+        if needs_time && let Some(reason) = self.replica.write_refusal() {
+            // The key's time has come, but the log can't be told so any more, and after a restart it might be there again.
+            let text = format!("MISCONF {reason}");
+            return self.refuse(place, &text);
+        }
+        if !writes && self.conns[place].pending > 0 {
+            // Its reply comes together with those of the whole turn: many large ones must not.
+            let keys = command::keys_of(spec, args);
+            let bytes: usize = keys.map(|position| self.replica.value_bytes(args[position])).sum();
+            self.conns[place].pending_read_bytes += bytes;
+            if self.conns[place].pending_read_bytes > PENDING_READ_BYTES_MAX {
+                return self.hold(place, Hold::Barrier);
             }
         }
         let pinned = std::mem::take(&mut self.conns[place].pinned);
@@ -114,6 +134,41 @@ impl Shard {
         }
         self.conns[place].session.ran_command(spec);
         true
+    }
+
+    /// Adds the keys that the commands in `input` will need and that only the store knows to those that the connection waits
+    /// for already: a pipeline of reads is fetched together, not one after another.
+    pub(super) fn look_ahead(&mut self, place: usize, input: &[u8]) {
+        let limits = self.limits(place);
+        let mut wanted = std::mem::take(&mut self.conns[place].wanted);
+        let mut decoder = Decoder::new();
+        let mut rest = input;
+        for _ in 0..LOOK_AHEAD_COMMANDS_MAX {
+            match decoder.decode(rest, &limits) {
+                Ok(Step::Empty { consumed }) => rest = &rest[consumed..],
+                Ok(Step::Command { consumed }) => {
+                    let mut args = Vec::with_capacity(decoder.args_len());
+                    decoder.fill_args(rest, &mut args);
+                    if let Ok(spec) = command::resolve(&args)
+                        && matches!(spec.handler, Handler::Data(_))
+                        && (!spec.is_write() || spec.needs(&args) == Needs::Keys)
+                    {
+                        for key in command::keys_of(spec, &args).map(|position| args[position]) {
+                            if self.replica.residence(key, self.clock_ms) == Residence::Unknown {
+                                wanted.push(key.to_vec());
+                            }
+                        }
+                    }
+                    if wanted.len() >= LOOK_AHEAD_KEYS_MAX {
+                        break;
+                    }
+                    rest = &rest[consumed..];
+                }
+                // What is incomplete or wrong is dealt with when its turn comes.
+                Ok(Step::Incomplete { .. }) | Err(_) => break,
+            }
+        }
+        self.conns[place].wanted = wanted;
     }
 
     fn run_connection_command(

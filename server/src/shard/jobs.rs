@@ -4,14 +4,14 @@
 //! held meanwhile; the others are served. Since it was held until all its earlier commands were answered, the order of its
 //! replies is kept.
 
-use super::Shard;
 use super::conn::{ConnKey, Hold};
+use super::{AbortOnPanic, Shard};
 use crate::command::{CommandSpec, Failure, ScanOptions, ShutdownOptions, Special, WaitOptions, glob};
 use crate::node::UnblockReason;
 use crate::resp::Reply;
 use crate::slot::owned_key;
 use holdfast_engine::Result;
-use holdfast_engine::table::{Fetched, Len, ObjectKind, ScanPage, ScanPosition};
+use holdfast_engine::table::{ExpireJob, Fetched, Len, ObjectKind, ScanPage, ScanPosition};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 /// Keys looked at in one step of KEYS, or of a SCAN with a large COUNT.
 const PAGE_KEYS_MAX: usize = 4096;
+/// Bytes of keys looked at after which a SCAN gives its cursor back, whatever COUNT says.
+const SCAN_BYTES_MAX: usize = 4 << 20;
 /// Low bits of a SCAN cursor: the hash. The slot stands above them, so that a cursor says where it is.
 const CURSOR_HASH_BITS: u32 = 50;
 /// Keys looked at in one step of RANDOMKEY: the first that is not expired is the answer.
@@ -31,12 +33,15 @@ type Shared = Rc<RefCell<Shard>>;
 type Answer = std::result::Result<Box<dyn FnOnce(&mut Reply)>, Failure>;
 
 impl Shard {
-    /// Reads keys from the store so that the command that needs them can run; releases the connection then.
-    pub(super) fn fetch(&mut self, place: usize, keys: Vec<Vec<u8>>) {
+    /// Reads the keys that a connection wants from the store, so that the command that needs them can run; releases the
+    /// connection then.
+    pub(super) fn fetch(&mut self, place: usize) {
         let Some(shard) = self.me.upgrade() else { return };
+        let keys = std::mem::take(&mut self.conns[place].wanted);
         let key = self.key_of(place);
         let fetcher = self.replica.fetcher();
         tokio::task::spawn_local(async move {
+            let _guard = AbortOnPanic;
             let fetched = on_reader(move || -> Result<Vec<Fetched>> {
                 keys.iter().map(|key| fetcher.fetch(owned_key(key))).collect()
             })
@@ -100,7 +105,7 @@ impl Shard {
                 Err(failure) => Err(failure),
             },
         };
-        self.conns[place].session.ran_command(spec);
+        self.conns[place].session.info().ran(spec.id);
         let job = match job {
             Ok(job) => job,
             Err(failure) => {
@@ -111,6 +116,7 @@ impl Shard {
         self.hold(place, Hold::Job);
         let started = Instant::now();
         tokio::task::spawn_local(async move {
+            let _guard = AbortOnPanic;
             let answer = job.await;
             let mut this = shard.borrow_mut();
             if let Some(conn_state) = this.conn_mut(conn) {
@@ -196,12 +202,15 @@ async fn scan(shard: Shared, request: ScanRequest) -> Answer {
     let mut found: Vec<Box<[u8]>> = Vec::new();
     let mut looked_at = 0;
     let mut next = Some(request.from);
+    let mut bytes = 0;
     while let Some(from) = next
         && looked_at < request.count
+        && bytes < SCAN_BYTES_MAX
     {
         let page = page(&shard, from, request.count - looked_at).await?;
         let time_ms = shard.borrow().replica.time_ms();
         looked_at += page.rows.len().max(1);
+        bytes += page.rows.iter().map(|row| row.key.len() + 32).sum::<usize>();
         next = page.next;
         let live = page.rows.into_iter().filter(|row| row.deadline_ms == 0 || row.deadline_ms > time_ms);
         found.extend(live.map(|row| row.key).filter(|key| {
@@ -299,7 +308,7 @@ async fn wait(shard: Shared, conn: ConnKey, options: WaitOptions) -> Answer {
         // The connection's own waker is what CLIENT UNBLOCK and CLIENT KILL know; this one is told on each poll of it.
         let mut this = shard.borrow_mut();
         let Some(state) = this.conn_mut(conn) else { return Poll::Ready(None) };
-        if state.dead || info.is_killed() {
+        if state.dead || state.eof || info.is_killed() {
             return Poll::Ready(None);
         }
         if let Some(reason) = info.take_unblock() {
@@ -320,7 +329,8 @@ async fn wait(shard: Shared, conn: ConnKey, options: WaitOptions) -> Answer {
     }
 }
 
-/// Looks for expired keys in the store and proposes to delete what it finds, one round at a time.
+/// Looks for expired keys and proposes to delete what it finds, one round at a time. What only the store knows is read before, so
+/// that applying the deletion needn't.
 pub(super) fn look_for_expired(shard: &mut Shard, limit: usize) {
     if shard.looking_for_expired {
         return;
@@ -328,21 +338,46 @@ pub(super) fn look_for_expired(shard: &mut Shard, limit: usize) {
     let Some(job) = shard.replica.expired(shard.clock_ms, limit) else { return };
     if !job.needs_store() {
         if let Ok(outcome) = job.run() {
-            shard.reclaim(outcome);
+            let keys: Vec<_> = shard.replica.finish_expired(outcome).into_iter().map(|key| key.key.to_vec()).collect();
+            shard.propose_reclaim(&keys);
         }
         return;
     }
     let Some(me) = shard.me.upgrade() else { return };
     shard.looking_for_expired = true;
     tokio::task::spawn_local(async move {
-        let outcome = on_reader(move || job.run()).await;
-        let mut this = me.borrow_mut();
-        this.looking_for_expired = false;
-        match outcome {
-            Ok(outcome) => this.reclaim(outcome),
-            Err(error) => tracing::error!(%error, "cannot look for expired keys"),
+        let _guard = AbortOnPanic;
+        if let Err(error) = reclaim_stored(&me, job).await {
+            tracing::error!(%error, "cannot look for expired keys");
         }
+        me.borrow_mut().looking_for_expired = false;
     });
+}
+
+async fn reclaim_stored(shard: &Shared, job: ExpireJob) -> Result<()> {
+    let outcome = on_reader(move || job.run()).await?;
+    let (keys, fetcher) = {
+        let mut this = shard.borrow_mut();
+        (this.replica.finish_expired(outcome), this.replica.fetcher())
+    };
+    let fetched: Vec<Result<Fetched>> =
+        on_reader(move || keys.into_iter().map(|key| fetcher.fetch(key)).collect()).await;
+    let mut this = shard.borrow_mut();
+    let mut expired = Vec::new();
+    for fetched in fetched {
+        match fetched {
+            Ok(fetched) => {
+                let key = fetched.key().key.to_vec();
+                if this.replica.admit(fetched) {
+                    expired.push(key);
+                }
+            }
+            Err(error) => tracing::error!(%error, "an expired key could not be read and is kept"),
+        }
+    }
+    this.propose_reclaim(&expired);
+    this.unpin_after_turn(expired);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -23,7 +23,6 @@ use crate::node::Node;
 use crate::replica::Replica;
 use crate::resp::{Limits, Proto, Reply};
 use conn::{Conn, ConnKey, ConnTask, Hold};
-use holdfast_engine::table::ExpireOutcome;
 use metrics::Metrics;
 use slab::Slab;
 use std::cell::RefCell;
@@ -108,6 +107,7 @@ impl Shard {
         let notify = Rc::clone(&shard.borrow().turn_notify);
         let me = Rc::clone(shard);
         tokio::task::spawn_local(async move {
+            let _guard = AbortOnPanic;
             loop {
                 notify.notified().await;
                 let mut shard = me.borrow_mut();
@@ -117,6 +117,7 @@ impl Shard {
         });
         let me = Rc::clone(shard);
         tokio::task::spawn_local(async move {
+            let _guard = AbortOnPanic;
             let mut due = Instant::now();
             loop {
                 {
@@ -136,6 +137,7 @@ impl Shard {
         let notify = Rc::clone(&shard.borrow().wrote_notify);
         let me = Rc::clone(shard);
         tokio::task::spawn_local(async move {
+            let _guard = AbortOnPanic;
             loop {
                 notify.notified().await;
                 // The log rests once nothing was written for the whole interval.
@@ -210,6 +212,11 @@ impl Shard {
         self.clock_ms
     }
 
+    /// Milliseconds of a clock that never jumps.
+    fn mono_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
     /// What a read takes for now: never before the group's time.
     fn read_time_ms(&self) -> u64 {
         self.clock_ms.max(self.replica.time_ms())
@@ -221,11 +228,13 @@ impl Shard {
         for key in touched.drain(..) {
             self.check_output_limit(key.place);
             let Some(conn) = self.conn_mut(key) else { continue };
+            conn.touched = false;
             if conn.pending > 0 {
                 // Only a failed turn leaves commands unanswered, and then the connection is dead.
+                conn.wake();
                 continue;
             }
-            conn.touched = false;
+            conn.pending_read_bytes = 0;
             let sent = conn.flush();
             if conn.hold == Hold::Barrier {
                 conn.hold = Hold::None;
@@ -261,8 +270,8 @@ impl Shard {
 
     /// What is done ten times a second.
     fn keep_house(&mut self) {
-        self.replica.tick(self.started.elapsed().as_millis() as u64);
-        let stalled = self.replica.maintain(self.clock_ms);
+        self.replica.tick(self.mono_ms());
+        let stalled = self.replica.maintain(self.clock_ms, self.mono_ms());
         if !stalled && self.replica.write_refusal().is_none() {
             jobs::look_for_expired(self, RECLAIM_KEYS_MAX);
         }
@@ -272,7 +281,10 @@ impl Shard {
 
     /// Releases connections that waited for the flusher or for the end of a pause.
     fn let_go_on(&mut self) {
-        if !self.paused.is_empty() && !self.replica.maintain(self.clock_ms) && self.node.pause_ended(self.clock_ms) {
+        if !self.paused.is_empty()
+            && !self.replica.maintain(self.clock_ms, self.mono_ms())
+            && self.node.pause_ended(self.clock_ms)
+        {
             for key in std::mem::take(&mut self.paused) {
                 self.release(key);
             }
@@ -293,15 +305,25 @@ impl Shard {
         }
     }
 
-    /// Proposes to delete the expired keys that were found.
-    fn reclaim(&mut self, outcome: ExpireOutcome) {
-        let keys = self.replica.finish_expired(outcome);
-        if keys.is_empty() || self.replica.write_refusal().is_some() {
-            return;
+    /// Proposes to delete expired keys.
+    fn propose_reclaim(&mut self, keys: &[Vec<u8>]) {
+        if !keys.is_empty() && self.replica.write_refusal().is_none() {
+            let mut args: Vec<&[u8]> = vec![b""];
+            args.extend(keys.iter().map(Vec::as_slice));
+            self.push_internal(crate::replica::internal::RECLAIM, &args);
         }
-        let mut args: Vec<&[u8]> = vec![b""];
-        args.extend(keys.iter().map(|key| &*key.key));
-        self.push_internal(crate::replica::internal::RECLAIM, &args);
+    }
+}
+
+/// Ends the process when a task of the shard panics: without its turns, or with half of one, it would only seem to serve.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("a task of the shard panicked; the process ends, and a restart recovers from the log");
+            std::process::abort();
+        }
     }
 }
 

@@ -22,6 +22,26 @@ use std::time::Instant;
 /// Bytes of entries after which a turn is committed though more sockets are ready.
 const TURN_BYTES_MAX: usize = 8 << 20;
 
+/// Bytes that a turn may put into the table above which the memtables are looked at right after it.
+const HEAVY_BYTES: usize = 1 << 20;
+
+/// How many bytes a command may add to the table beyond its own length: SETRANGE of one byte far out is a short command, and
+/// a long value. Without counting them, a turn of short commands could take more memory than there is.
+fn grown_bytes(spec: &CommandSpec, args: &[&[u8]], value_bytes_max: usize) -> usize {
+    let number = |index: usize| {
+        let arg = args.get(index).copied().unwrap_or_default();
+        command::parse_i64(arg.strip_prefix(b"#").unwrap_or(arg)).and_then(|n| usize::try_from(n).ok()).unwrap_or(0)
+    };
+    let bytes = match spec.name {
+        "setrange" => number(2),
+        "setbit" => number(2) / 8,
+        // Offsets stand at various places, in units of up to 64 bits.
+        "bitfield" => (2..args.len()).map(|index| number(index).saturating_mul(8)).max().unwrap_or(0),
+        _ => 0,
+    };
+    bytes.min(value_bytes_max)
+}
+
 /// What is to be done for a connection when its place in the log is reached.
 #[derive(Debug)]
 pub(super) enum Work {
@@ -59,6 +79,8 @@ pub(super) struct Turn {
     batch: Batch,
     sealed: Vec<(Bytes, Batch)>,
     sealed_bytes: usize,
+    /// What the turn's commands may add to the table beyond their own length.
+    grown_bytes: usize,
     /// Commit an entry although no command writes: a read found a deadline between group time and now.
     needs_time: bool,
     scheduled: bool,
@@ -142,15 +164,18 @@ impl Shard {
     /// When the log or the store fails.
     pub(crate) fn catch_up(&mut self) -> Result<(), String> {
         loop {
-            let committed = self.replica.persist(self.clock_ms)?;
+            let committed = self.replica.persist(self.mono_ms())?;
             if committed.is_empty() {
                 return Ok(());
             }
             for entry in &committed {
                 self.apply(entry).map_err(|error| error.to_string())?;
-                while self.replica.maintain(self.clock_ms) {
+                while self.replica.maintain(self.clock_ms, self.mono_ms()) {
                     // The flusher is behind; it has a thread of its own.
                     std::thread::yield_now();
+                }
+                if let Some(reason) = self.replica.write_refusal() {
+                    return Err(reason.to_owned());
                 }
             }
             self.replica.finished_apply();
@@ -163,6 +188,7 @@ impl Shard {
         let silent = self.conns[place].session.is_silent();
         let conn = Some(self.key_of(place));
         self.turn.batch.ops.push(TurnOp { conn, work: Work::Write, silent });
+        self.turn.grown_bytes += grown_bytes(spec, args, self.limits.bulk_bytes_max);
         self.joined_turn(place);
         if self.turn.builder.is_full() {
             self.seal_entry();
@@ -207,8 +233,8 @@ impl Shard {
             self.touched.push(key);
         }
         self.schedule_turn();
-        if self.turn.builder.len_bytes() + self.turn.sealed_bytes + self.turn.batch.arena.len_bytes() >= TURN_BYTES_MAX
-        {
+        let bytes = self.turn.builder.len_bytes() + self.turn.sealed_bytes + self.turn.batch.arena.len_bytes();
+        if bytes + self.turn.grown_bytes >= TURN_BYTES_MAX {
             self.commit_turn();
         }
     }
@@ -233,6 +259,7 @@ impl Shard {
     /// Commits what the turn collected, applies it and answers.
     pub(super) fn commit_turn(&mut self) {
         self.turn.scheduled = false;
+        let heavy = self.turn.sealed_bytes + self.turn.grown_bytes >= HEAVY_BYTES;
         if !self.turn.is_empty() {
             if self.turn.builder.count() > 0 || self.turn.needs_time || !self.turn.batch.ops.is_empty() {
                 self.seal_entry();
@@ -242,13 +269,14 @@ impl Shard {
             }
         }
         self.turn.sealed_bytes = 0;
+        self.turn.grown_bytes = 0;
         for key in self.turn.unpins.drain(..) {
             self.replica.unpin(&key);
         }
         self.flush_touched();
-        if self.replica.log_wants_flush() {
+        if self.replica.log_wants_flush() || heavy {
             // A stall that this finds is noticed by the next write, and ended by the housekeeping.
-            self.replica.maintain(self.clock_ms);
+            self.replica.maintain(self.clock_ms, self.mono_ms());
         }
         if !std::mem::replace(&mut self.wrote_log, true) {
             self.wrote_notify.notify_one();
@@ -272,12 +300,16 @@ impl Shard {
         }
         self.turn.sealed = sealed;
         let started = Instant::now();
-        let committed = self.replica.persist(self.clock_ms)?;
+        let mut committed = self.replica.persist(self.mono_ms())?;
         self.metrics.record_sync(started.elapsed());
-        for entry in &committed {
-            self.apply(entry).map_err(|error| error.to_string())?;
+        // Raft hands out what is committed in bounded portions.
+        while !committed.is_empty() {
+            for entry in &committed {
+                self.apply(entry).map_err(|error| error.to_string())?;
+            }
+            self.replica.finished_apply();
+            committed = self.replica.persist(self.mono_ms())?;
         }
-        self.replica.finished_apply();
         Ok(())
     }
 
@@ -381,7 +413,7 @@ impl Shard {
         last: &mut Option<Instant>,
     ) -> Result<(), EntryError> {
         if number == internal::RECLAIM {
-            let count = self.replica.reclaim(&args[1..]).map_err(|error| EntryError::Store(error.to_string()))?;
+            let count = self.replica.reclaim(&args[1..]);
             self.metrics.batch.counters.expired_keys += count;
             return Ok(());
         }
