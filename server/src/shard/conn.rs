@@ -297,6 +297,10 @@ impl Shard {
                 context.waker().wake_by_ref();
             }
         }
+        if conn.eof && conn.hold == Hold::Paused && !self.node.pause_ended(self.clock_ms) {
+            // The operator's pause may last for ever, and a client that closed its side has most likely gone.
+            conn.dead = true;
+        }
         if conn.is_finished() {
             self.remove_conn(key);
             return Poll::Ready(());
