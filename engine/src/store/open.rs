@@ -16,12 +16,17 @@ use crate::{Error, Result};
 use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 const STATE_FILE: &str = "STORE";
 const MAGIC: &[u8; 8] = b"HFSTORE\x01";
 /// Magic, kind, clean, length of the boot id.
 const HEAD_BYTES: usize = 8 + 3;
 const BOOT_ID_BYTES_MAX: usize = 64;
+/// How long a store may take to open. Replaying what a crash left takes seconds; what takes this long waits for something that
+/// will not come.
+const OPEN_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Which store. The numbers are on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -189,7 +194,27 @@ enum Refusal {
     Unusable(Error),
 }
 
+/// Opens a store on a thread of its own, where it may panic, or never come back.
+///
+/// sled was seen to wait for ever over damaged files. Such a thread is left behind, with its file handles, until the process
+/// ends: there is no way to stop it, and what it holds is about to be set aside.
 fn open_guarded(kind: StoreKind, path: &Path, cache_bytes_max: u64) -> Result<Box<dyn CheckpointStore>, Refusal> {
+    let (sender, receiver) = mpsc::channel();
+    let place = path.to_path_buf();
+    let opening = std::thread::Builder::new().name("holdfast-open".into()).spawn(move || {
+        // The receiver is gone only when it has given up on us.
+        let _ = sender.send(open_here(kind, &place, cache_bytes_max));
+    });
+    if let Err(error) = opening {
+        return Err(Refusal::Unusable(Error::io("start a thread to open", path, error)));
+    }
+    match receiver.recv_timeout(OPEN_PATIENCE) {
+        Ok(opened) => opened,
+        Err(_) => Err(Refusal::Damaged(format!("it did not open within {} s", OPEN_PATIENCE.as_secs()))),
+    }
+}
+
+fn open_here(kind: StoreKind, path: &Path, cache_bytes_max: u64) -> Result<Box<dyn CheckpointStore>, Refusal> {
     let opened = catch_unwind(AssertUnwindSafe(|| match kind {
         StoreKind::Sled => match SledStore::open(path, cache_bytes_max) {
             Ok(store) => Ok(Box::new(store) as Box<dyn CheckpointStore>),
