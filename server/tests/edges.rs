@@ -2,19 +2,10 @@
 
 mod common;
 
+use common::resp::encode;
 use common::{Server, exchange, folder};
 use std::io::{Read, Write};
 use std::net::Shutdown;
-
-fn command(args: &[&[u8]]) -> Vec<u8> {
-    let mut bytes = format!("*{}\r\n", args.len()).into_bytes();
-    for arg in args {
-        bytes.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
-        bytes.extend_from_slice(arg);
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes
-}
 
 /// What comes until the server closes.
 fn answers_to(server: &Server, request: &[u8]) -> String {
@@ -59,9 +50,9 @@ fn large_writes_of_one_turn_are_all_taken() {
     let server = Server::start(dir.path());
     let (mut first, mut second) = (server.socket(), server.socket());
     assert_eq!(exchange(&mut first, b"CLIENT PAUSE 60000 WRITE\r\n", 5), b"+OK\r\n");
-    first.write_all(&command(&[b"SET", b"y", &vec![b'v'; 2 << 20]])).expect("send");
+    first.write_all(&encode(&[b"SET", b"y", &vec![b'v'; 2 << 20]])).expect("send");
     let half = vec![b'v'; 34 << 20];
-    second.write_all(&command(&[b"MSET", b"x1", &half, b"x2", &half])).expect("send");
+    second.write_all(&encode(&[b"MSET", b"x1", &half, b"x2", &half])).expect("send");
     let mut third = server.socket();
     assert_eq!(exchange(&mut third, b"CLIENT UNPAUSE\r\n", 5), b"+OK\r\n");
     assert_eq!(exchange(&mut first, b"", 5), b"+OK\r\n");
@@ -84,7 +75,7 @@ fn without_durability_more_than_the_memory_budget_can_be_written() {
     let value = vec![b'v'; 1 << 20];
     for n in 0..64 {
         let key = format!("k{n}");
-        assert_eq!(exchange(&mut socket, &command(&[b"SET", key.as_bytes(), &value]), 5), b"+OK\r\n", "write {n}");
+        assert_eq!(exchange(&mut socket, &encode(&[b"SET", key.as_bytes(), &value]), 5), b"+OK\r\n", "write {n}");
     }
 }
 
@@ -96,7 +87,7 @@ fn short_commands_that_make_long_values_are_bounded_by_the_budget() {
     let mut socket = server.socket();
     let mut request = Vec::new();
     for n in 0..100 {
-        request.extend(command(&[b"SETRANGE", format!("m{n}").as_bytes(), b"8388000", b"x"]));
+        request.extend(encode(&[b"SETRANGE", format!("m{n}").as_bytes(), b"8388000", b"x"]));
     }
     assert_eq!(exchange(&mut socket, &request, 100 * b":8388001\r\n".len()), b":8388001\r\n".repeat(100));
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("status");
