@@ -10,7 +10,7 @@
 //! sockets in the order in which they became ready, and each that has a write wakes the turn task, which therefore runs
 //! after them all: that is the group commit. While the disk syncs, the next turn's requests gather in the sockets.
 //!
-//! With one voter the sync runs on this thread: measured, a hop to a thread of its own costs more than it gives, since
+//! With one voter the sync runs on this thread: in prototypes, a hop to a thread of its own cost more than it gave, since
 //! there is nothing else that this thread could rightly do meanwhile but read.
 
 mod conn;
