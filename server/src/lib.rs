@@ -8,11 +8,13 @@
 //! help. A shard thread owns connections and groups; each turn it commits what all ready sockets asked as one log
 //! [`entry`].
 
+pub mod cluster;
 pub mod command;
 pub mod connection;
 pub mod entry;
 pub mod logging;
 pub mod node;
+pub mod peer;
 mod replica;
 pub mod resp;
 pub mod server;
