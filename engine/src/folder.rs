@@ -62,6 +62,8 @@ pub struct FolderIdentity {
     pub folder: u128,
     /// The cluster that the folder belongs to; 0 until it joined one.
     pub cluster: u128,
+    /// The node's number in that cluster; 0 until it joined one.
+    pub node: u32,
     /// How often the folder was opened: 1 the first time.
     pub boot: u64,
     /// The checkpoint store it was made with.
@@ -78,6 +80,7 @@ impl FolderIdentity {
         out[32..40].copy_from_slice(&self.boot.to_le_bytes());
         out[40] = self.store.encode();
         out[41] = u8::from(self.initialised);
+        out[44..48].copy_from_slice(&self.node.to_le_bytes());
         out
     }
 
@@ -85,11 +88,13 @@ impl FolderIdentity {
         let (folder, rest) = bytes.split_first_chunk::<16>()?;
         let (cluster, rest) = rest.split_first_chunk::<16>()?;
         let (boot, rest) = rest.split_first_chunk::<8>()?;
-        let (&[store, initialised], _) = rest.split_first_chunk::<2>()?;
+        let (&[store, initialised, _, _], rest) = rest.split_first_chunk::<4>()?;
+        let (node, _) = rest.split_first_chunk::<4>()?;
         (bytes.len() == PAYLOAD_BYTES).then_some(())?;
         Some(Self {
             folder: u128::from_le_bytes(*folder),
             cluster: u128::from_le_bytes(*cluster),
+            node: u32::from_le_bytes(*node),
             boot: u64::from_le_bytes(*boot),
             store: StoreKind::decode(store)?,
             initialised: initialised == 1,
@@ -142,7 +147,7 @@ impl DataFolder {
             }
             None => {
                 Self::check_empty(&vfs, dir)?;
-                FolderIdentity { folder: fresh_id, cluster: 0, boot: 1, store, initialised: false }
+                FolderIdentity { folder: fresh_id, cluster: 0, node: 0, boot: 1, store, initialised: false }
             }
         };
         let folder = Self { vfs, dir: dir.to_path_buf(), identity, _lock: lock };
@@ -172,20 +177,21 @@ impl DataFolder {
         self.store_identity()
     }
 
-    /// Binds the folder to a cluster, durably.
+    /// Binds the folder to a node of a cluster, durably.
     ///
     /// # Errors
-    /// [`Error::Foreign`] when it belongs to another cluster, [`Error::Io`] when the disk refuses.
-    pub fn join_cluster(&mut self, cluster: u128) -> Result<()> {
-        match self.identity.cluster {
-            known if known == cluster => Ok(()),
-            0 => {
+    /// [`Error::Foreign`] when it belongs to another, [`Error::Io`] when the disk refuses.
+    pub fn join_cluster(&mut self, cluster: u128, node: u32) -> Result<()> {
+        match (self.identity.cluster, self.identity.node) {
+            known if known == (cluster, node) => Ok(()),
+            (0, _) => {
                 self.identity.cluster = cluster;
+                self.identity.node = node;
                 self.store_identity()
             }
-            known => Err(Error::Foreign {
+            (known, number) => Err(Error::Foreign {
                 path: self.dir.clone(),
-                detail: format!("belongs to cluster {known:032x}, not to {cluster:032x}"),
+                detail: format!("is node {number} of cluster {known:032x}, not node {node} of {cluster:032x}"),
             }),
         }
     }

@@ -19,14 +19,16 @@ fn identity_is_kept_and_each_open_counts() {
     assert_eq!((folder.identity().folder, folder.identity().boot), (0xabc, 1));
     assert!(!folder.identity().initialised);
     folder.set_initialised().unwrap();
-    folder.join_cluster(5).unwrap();
-    assert!(folder.join_cluster(6).is_err());
+    folder.join_cluster(5, 3).unwrap();
+    folder.join_cluster(5, 3).unwrap();
+    assert!(folder.join_cluster(6, 3).is_err());
+    assert!(folder.join_cluster(5, 4).is_err());
     for boot in 2..5 {
         drop(folder);
         let vfs = vfs.crash(CrashPlan::synced_only());
         folder = DataFolder::open(vfs.shared(), Path::new(DIR), 0xdef, StoreKind::Fjall).unwrap();
         let identity = folder.identity();
-        assert_eq!((identity.folder, identity.cluster, identity.boot), (0xabc, 5, boot));
+        assert_eq!((identity.folder, identity.cluster, identity.node, identity.boot), (0xabc, 5, 3, boot));
         assert!(identity.initialised);
     }
 }

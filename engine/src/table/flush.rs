@@ -10,6 +10,7 @@ use super::rows::{self, Meta};
 use super::{Applied, Object, SLOTS};
 use crate::store::{ReadRows, RowSink};
 use crate::{Error, GroupId, Result};
+use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -49,6 +50,8 @@ pub(crate) struct Frozen {
     pub(crate) incarnation: u64,
     pub(crate) applied: Applied,
     pub(crate) memtable: Memtable,
+    /// The host's words as of `applied`.
+    pub(crate) attachment: Bytes,
     pub(crate) base: Arc<Mutex<GroupBase>>,
     /// Seal a snapshot after this, on a store that needs them.
     pub(crate) seal: bool,
@@ -86,6 +89,7 @@ impl Frozen {
             incarnation,
             applied,
             memtable,
+            attachment: Bytes::new(),
             base,
             seal: false,
             superseded: AtomicBool::new(false),
@@ -120,7 +124,7 @@ impl Frozen {
 pub(crate) fn write_generation(shared: &Shared, frozen: &Frozen) -> Result<Outcome> {
     let (counts, meta_before) = {
         let base = lock(&frozen.base);
-        (base.counts.clone(), base.meta)
+        (base.counts.clone(), base.meta.clone())
     };
     if frozen.superseded.load(Ordering::Acquire) || meta_before.incarnation > frozen.incarnation {
         // Its incarnation is over: an outcome without effect.
@@ -329,6 +333,7 @@ impl Generation<'_> {
             count: count_before
                 .checked_add_signed(delta)
                 .ok_or_else(|| store_error(format!("group {}: the count of keys is damaged", frozen.group)))?,
+            attachment: frozen.attachment.clone(),
         };
         sink.put(&rows::meta_key(frozen.group), &meta.encode(), &[])?;
         Ok(meta)

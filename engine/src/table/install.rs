@@ -10,6 +10,7 @@ use super::rows::{self, Meta};
 use super::state::Table;
 use super::view::ViewRow;
 use super::{Applied, SLOTS};
+use crate::snapshot::SnapshotHeader;
 use crate::store::{Durability, RowSink};
 use crate::{Error, GroupId, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,14 +28,14 @@ pub struct InstallJob {
     shared: Arc<Shared>,
     group: GroupId,
     incarnation: u64,
-    applied: Applied,
+    header: SnapshotHeader,
     base: Arc<Mutex<GroupBase>>,
 }
 
 /// A snapshot that is in the store.
 #[derive(Debug)]
 pub struct Installed {
-    applied: Applied,
+    header: SnapshotHeader,
     durable: Option<Applied>,
 }
 
@@ -51,7 +52,7 @@ impl InstallJob {
             while self.shared.sweep_rows(self.group, present, None)? {}
             lock(&self.base).installing = Some(self.incarnation);
         }
-        let written = write_rows(&self.shared, self.group, self.incarnation, self.applied, rows);
+        let written = write_rows(&self.shared, &self.header, self.incarnation, rows);
         let mut base = lock(&self.base);
         base.installing = None;
         let (meta, counts) = written.map_err(|error| self.shared.locate(error))?;
@@ -65,21 +66,21 @@ impl InstallJob {
                 let sealed = self.shared.sealer.seal(&self.shared, self.group, &self.base);
                 sealed.inspect_err(|error| tracing::error!(%error, "an installed snapshot could not be sealed")).ok()
             }
-            Durability::PowerCut => Some(self.applied),
+            Durability::PowerCut => Some(self.header.applied),
             Durability::None => None,
         };
-        Ok(Installed { applied: self.applied, durable })
+        Ok(Installed { header: self.header, durable })
     }
 }
 
 /// Writes rows and the generation that makes them current; what the store then holds comes back.
 pub(super) fn write_rows(
     shared: &Shared,
-    group: GroupId,
+    header: &SnapshotHeader,
     incarnation: u64,
-    applied: Applied,
     source: &mut dyn Iterator<Item = Result<ViewRow>>,
 ) -> Result<(Meta, Vec<u32>)> {
+    let SnapshotHeader { group, applied, .. } = *header;
     let mut counts = vec![0u32; SLOTS];
     let mut last: Option<(u16, u64, Box<[u8]>)> = None;
     let mut source = source.peekable();
@@ -110,7 +111,9 @@ pub(super) fn write_rows(
         shared.store.ingest(&mut |sink| push_part(sink, &part))?;
     }
     let count = counts.iter().map(|&count| u64::from(count)).sum();
-    let meta = Meta { index: applied.index, term: applied.term, stamp_ms: applied.stamp_ms, incarnation, count };
+    let attachment = header.conf_state.clone();
+    let meta =
+        Meta { index: applied.index, term: applied.term, stamp_ms: applied.stamp_ms, incarnation, count, attachment };
     let _turn = lock(&shared.write_turn);
     shared.store.ingest(&mut |sink| {
         for (slot, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
@@ -140,12 +143,13 @@ fn push_part(sink: &mut dyn RowSink, part: &Part) -> Result<()> {
 }
 
 impl Table {
-    /// Begins to replace the group's state by a snapshot at `applied`. Until [`Table::finish_install`] the table must not be
+    /// Begins to replace the group's state by a snapshot with this header. Until [`Table::finish_install`] the table must not be
     /// written; reads see the old state.
     ///
     /// # Errors
     /// When the snapshot is not ahead of what is applied, or the incarnation not above the present one.
-    pub fn install(&mut self, applied: Applied, incarnation: u64) -> Result<InstallJob> {
+    pub fn install(&mut self, header: &SnapshotHeader, incarnation: u64) -> Result<InstallJob> {
+        let applied = header.applied;
         if applied.index <= self.applied().index || incarnation <= self.incarnation {
             return Err(Error::Store {
                 path: self.shared.options.dir.clone(),
@@ -161,11 +165,18 @@ impl Table {
         }
         // NB: what waits to be flushed stays: should the install fail, it is still wanted; should it succeed, its incarnation
         // is over and it is skipped.
-        Ok(InstallJob { shared: self.shared.clone(), group: self.group, incarnation, applied, base: self.base.clone() })
+        Ok(InstallJob {
+            shared: self.shared.clone(),
+            group: self.group,
+            incarnation,
+            header: SnapshotHeader { group: self.group, ..header.clone() },
+            base: self.base.clone(),
+        })
     }
 
     /// Makes an installed snapshot the table's state.
     pub fn finish_install(&mut self, installed: Installed) {
-        self.adopt(installed.applied, installed.durable.unwrap_or(self.durable()));
+        self.adopt(installed.header.applied, installed.durable.unwrap_or(self.durable()));
+        self.set_attachment(installed.header.conf_state);
     }
 }

@@ -28,6 +28,10 @@ const META: u8 = b'z';
 const VALUE_VERSION: u8 = 1;
 const BUCKET_VERSION: u8 = 2;
 const META_VERSION: u8 = 1;
+/// As 1, with an attachment.
+const META_VERSION_ATTACHED: u8 = 2;
+/// The largest attachment, in bytes.
+pub(crate) const ATTACHMENT_BYTES_MAX: usize = 1 << 20;
 const FLAG_DEADLINE: u8 = 1;
 
 /// Bytes of a data row's key before the hash.
@@ -36,13 +40,15 @@ const SCOPE_BYTES: usize = 1 + 8 + 2 + 8;
 const INDEX_SCOPE_BYTES: usize = 1 + 8 + 8 + 2 + 8;
 
 /// What the store says about a group: the last row of every generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Meta {
     pub(crate) index: u64,
     pub(crate) term: u64,
     pub(crate) stamp_ms: u64,
     pub(crate) incarnation: u64,
     pub(crate) count: u64,
+    /// What the host keeps beside the applied index: see [`Table::set_attachment`](super::Table::set_attachment).
+    pub(crate) attachment: Bytes,
 }
 
 /// Why bytes from a store could not be read.
@@ -306,26 +312,35 @@ pub(crate) fn parse_count(key: &[u8], value: &[u8]) -> Result<(u16, u64, u32), M
     Ok((u16_at(key, 10), incarnation, u32_at(value, 8)))
 }
 
+/// Bytes of the state row before its attachment: version and five numbers.
+const META_BYTES: usize = 1 + 5 * 8;
+
 impl Meta {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = vec![META_VERSION];
+        let attached = !self.attachment.is_empty();
+        let mut out = vec![if attached { META_VERSION_ATTACHED } else { META_VERSION }];
         for number in [self.index, self.term, self.stamp_ms, self.incarnation, self.count] {
             out.extend_from_slice(&number.to_le_bytes());
         }
+        out.extend_from_slice(&self.attachment);
         let crc = crc32fast::hash(&out);
         out.extend_from_slice(&crc.to_le_bytes());
         out
     }
 
     pub(crate) fn decode(value: &[u8]) -> Result<Meta, Malformed> {
-        if value.first().is_some_and(|&version| version > META_VERSION) {
+        if value.first().is_some_and(|&version| version > META_VERSION_ATTACHED) {
             return Err(format!("group state of version {} comes from a newer release", value[0]));
         }
-        if value.len() != 45 || crc32fast::hash(&value[..41]) != u32_at(value, 41) {
-            return Err("the row with the group's applied index is damaged".to_owned());
+        let damaged = || "the row with the group's applied index is damaged".to_owned();
+        let body = value.len().checked_sub(4).filter(|&end| end >= META_BYTES).ok_or_else(damaged)?;
+        let attached = value[0] == META_VERSION_ATTACHED;
+        if crc32fast::hash(&value[..body]) != u32_at(value, body) || attached != (body > META_BYTES) {
+            return Err(damaged());
         }
+        let attachment = Bytes::copy_from_slice(&value[META_BYTES..body]);
         let at = |n: usize| u64::from(u32_at(value, 1 + 8 * n)) | u64::from(u32_at(value, 5 + 8 * n)) << 32;
-        Ok(Meta { index: at(0), term: at(1), stamp_ms: at(2), incarnation: at(3), count: at(4) })
+        Ok(Meta { index: at(0), term: at(1), stamp_ms: at(2), incarnation: at(3), count: at(4), attachment })
     }
 }
 
@@ -410,23 +425,28 @@ mod tests {
         assert_eq!(hex(&head), "0100010201000000000000");
         assert_eq!(hex(&encode_count(3, 4)), "030000000000000004000000");
         assert_eq!(hex(&count_key(7, 5)), "7a0000000000000007630005");
-        let meta = Meta { index: 1, term: 2, stamp_ms: 3, incarnation: 4, count: 5 }.encode();
+        let plain = Meta { index: 1, term: 2, stamp_ms: 3, incarnation: 4, count: 5, attachment: Bytes::new() };
+        let meta = plain.encode();
         assert_eq!(
             hex(&meta[..41]),
             format!("01{}", (1..=5).map(|n| format!("{n:02x}00000000000000")).collect::<String>())
         );
         assert_eq!(hex(&meta[41..]), "9264d4d5");
+        let attached = Meta { attachment: Bytes::from_static(b"who"), ..plain }.encode();
+        assert_eq!((hex(&attached[..1]), hex(&attached[41..44])), ("02".to_owned(), hex(b"who")));
     }
 
     #[test]
     fn damaged_meta_is_refused() {
-        let meta = Meta { index: 1, term: 2, stamp_ms: 3, incarnation: 4, count: 5 };
-        let bytes = meta.encode();
-        assert_eq!(Meta::decode(&bytes).unwrap(), meta);
-        for at in 0..bytes.len() {
-            let mut flipped = bytes.clone();
-            flipped[at] ^= 0x10;
-            assert!(Meta::decode(&flipped).is_err(), "byte {at}");
+        for attachment in [Bytes::new(), Bytes::from_static(b"members")] {
+            let meta = Meta { index: 1, term: 2, stamp_ms: 3, incarnation: 4, count: 5, attachment };
+            let bytes = meta.encode();
+            assert_eq!(Meta::decode(&bytes).unwrap(), meta);
+            for at in 0..bytes.len() {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 0x10;
+                assert!(Meta::decode(&flipped).is_err(), "byte {at}");
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use super::node::Shared;
 use super::rows;
 use super::view::View;
 use super::{Applied, SLOTS, install};
-use crate::snapshot::{SnapshotFile, SnapshotHeader, write_snapshot};
+use crate::snapshot::{SnapshotFile, write_snapshot};
 use crate::store::Durability;
 use crate::vfs::SharedVfs;
 use crate::{Error, GroupId, Result};
@@ -82,7 +82,7 @@ impl Sealer {
         let applied = view.applied();
         self.vfs.create_dir_all(&self.dir).map_err(|error| Error::io("create", &self.dir, error))?;
         let path = self.dir.join(file_name(group, applied.index));
-        let header = SnapshotHeader::whole(group, applied, view.incarnation());
+        let header = view.header();
         write_snapshot(&self.vfs, &path, &header, &mut view.rows(0, SLOTS as u16 - 1))?;
         lock(&self.groups).insert(group, Sealed { applied, flushed_bytes: 0 });
         for (older, index) in self.files(group)? {
@@ -122,14 +122,16 @@ impl Sealer {
         let empty = shared.store.get(&rows::meta_key(group))?.is_none();
         for (path, _) in self.files(group)? {
             let restored = SnapshotFile::open(&self.vfs, &path).and_then(|file| {
-                let SnapshotHeader { group: of, applied, incarnation, .. } = *file.header();
-                if of != group {
-                    return Err(Error::Foreign { path: path.clone(), detail: format!("it is of group {of}") });
+                let header = file.header().clone();
+                let applied = header.applied;
+                if header.group != group {
+                    let detail = format!("it is of group {}", header.group);
+                    return Err(Error::Foreign { path: path.clone(), detail });
                 }
                 if empty {
                     // Sound to its last byte first: a store filled by half would be worse than an empty one.
                     SnapshotFile::verify(&self.vfs, &path)?;
-                    install::write_rows(shared, group, incarnation, applied, &mut { file })?;
+                    install::write_rows(shared, &header, header.incarnation, &mut { file })?;
                     tracing::warn!(path = %path.display(), group, index = applied.index, "the group's state was rebuilt");
                 }
                 Ok(applied)

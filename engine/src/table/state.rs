@@ -3,9 +3,10 @@
 use super::flush::{Frozen, GroupBase, lock, read_object};
 use super::memtable::{Memtable, Position, Prior};
 use super::node::{Job, Shared};
-use super::{Applied, KeyRef, Object, OwnedKey, SLOTS};
+use super::{Applied, KeyRef, Object, OwnedKey, SLOTS, rows};
 use crate::ledger::Category;
 use crate::{Error, GroupId, Result};
+use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -133,6 +134,7 @@ pub struct Table {
     pub(super) incarnation: u64,
     applied: Applied,
     durable: Applied,
+    attachment: Bytes,
     pub(super) active: Memtable,
     /// Numbers memtables in the order they were begun.
     pub(super) active_id: u64,
@@ -172,9 +174,11 @@ pub(super) struct Layer {
 impl Table {
     pub(super) fn new(shared: Arc<Shared>, group: GroupId, base: Arc<Mutex<GroupBase>>) -> Self {
         shared.tables.fetch_add(1, Ordering::Relaxed);
-        let (applied, incarnation, counts, count) = {
+        let (applied, attachment, incarnation, counts, count) = {
             let base = lock(&base);
-            (base.applied(), base.meta.incarnation, base.counts.clone().into_boxed_slice(), base.meta.count)
+            let meta = &base.meta;
+            let counts = base.counts.clone().into_boxed_slice();
+            (base.applied(), meta.attachment.clone(), meta.incarnation, counts, meta.count)
         };
         let durable = shared.sealer.durable(shared.store.durability(), group, applied);
         Table {
@@ -183,6 +187,7 @@ impl Table {
             incarnation,
             applied,
             durable,
+            attachment,
             active: Memtable::default(),
             active_id: 1,
             retired_id: 0,
@@ -227,6 +232,22 @@ impl Table {
     /// The present incarnation: 0 in a new group, later the index of the entry that began it.
     pub fn incarnation(&self) -> u64 {
         self.incarnation
+    }
+
+    /// What the host keeps beside the applied index: the group's membership, in its own words. It reaches the store, sealed
+    /// snapshots and views together with the index at which it was set.
+    pub fn attachment(&self) -> &Bytes {
+        &self.attachment
+    }
+
+    /// Changes what [`Table::attachment`] says. Call it while the entry is applied that changes it, before
+    /// [`Table::set_applied`].
+    ///
+    /// # Panics
+    /// When it is larger than 1 MiB.
+    pub fn set_attachment(&mut self, attachment: Bytes) {
+        assert!(attachment.len() <= rows::ATTACHMENT_BYTES_MAX, "an attachment holds at most 1 MiB");
+        self.attachment = attachment;
     }
 
     /// Says that an entry was applied.
@@ -592,6 +613,7 @@ impl Table {
         let mut frozen =
             Frozen::new(self.group, self.active_id, self.incarnation, self.applied, memtable, self.base.clone());
         frozen.seal = std::mem::take(&mut self.seal_wanted);
+        frozen.attachment = self.attachment.clone();
         self.layers.push_back(Layer { frozen: Arc::new(frozen), submitted: false });
         self.active_id += 1;
         self.frozen_index = self.applied.index;

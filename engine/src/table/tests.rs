@@ -3,6 +3,7 @@
 use super::*;
 use crate::Result;
 use crate::ledger::{Category, Ledger};
+use crate::snapshot::SnapshotHeader;
 use crate::store::{CheckpointStore, MemStore, StoreKind};
 use crate::vfs::OsVfs;
 use bytes::Bytes;
@@ -566,15 +567,20 @@ fn installed_state_replaces_everything() {
     flush(&mut table);
     put(&mut table, "old-unflushed", "1");
     let target = Applied { index: 1_000, term: 3, stamp_ms: 5_000 };
-    assert!(table.install(Applied { index: 1, ..target }, 1_000).is_err(), "not ahead");
+    let header = |applied| SnapshotHeader {
+        conf_state: Bytes::from_static(b"members"),
+        ..SnapshotHeader::whole(table.group(), applied, 7)
+    };
+    let (header, behind) = (header(target), header(Applied { index: 1, ..target }));
+    assert!(table.install(&behind, 1_000).is_err(), "not ahead");
 
-    let failing = table.install(target, 1_000).unwrap();
+    let failing = table.install(&header, 1_000).unwrap();
     let broken = view.rows(0, u16::MAX).take(3).chain([Err(flush::store_error("cut".into()))]);
     assert!(failing.run(&mut { broken }).is_err());
     assert_eq!(get(&mut table, "old").as_deref(), Some("1"), "a failed install changes nothing");
     assert_eq!(len(&mut table), 2);
 
-    let job = table.install(target, 1_000).unwrap();
+    let job = table.install(&header, 1_000).unwrap();
     let installed = job.run(&mut view.rows(0, u16::MAX)).unwrap();
     table.finish_install(installed);
     assert_eq!((table.applied(), table.durable(), table.incarnation()), (target, target, 1_000));
@@ -584,8 +590,25 @@ fn installed_state_replaces_everything() {
     drop((table, tables));
     let (_tables, mut table) = open_on(Box::new(store), FlusherMode::Inline);
     assert_eq!(table.applied(), target);
+    assert_eq!(table.attachment(), "members", "it comes with the snapshot");
     assert_eq!(scan_all(&table, 9).len(), 50);
     assert_eq!(len(&mut table), 50);
+}
+
+#[test]
+fn attachment_is_stored_with_the_index_at_which_it_was_set() {
+    let store = MemStore::persistent();
+    let (tables, mut table) = open_on(Box::new(store.clone()), FlusherMode::Inline);
+    put(&mut table, "a", "1");
+    table.set_attachment(Bytes::from_static(b"one"));
+    flush(&mut table);
+    assert_eq!(table.view().unwrap().header().conf_state, "one");
+    table.set_attachment(Bytes::from_static(b"two"));
+    put(&mut table, "b", "1");
+    assert_eq!(table.view().unwrap().header().conf_state, "two");
+    drop((table, tables));
+    let (_tables, table) = open_on(Box::new(store), FlusherMode::Inline);
+    assert_eq!(table.attachment(), "one", "the second never reached the store, nor did its index");
 }
 
 #[test]

@@ -10,8 +10,10 @@ use super::rows;
 use super::state::Table;
 use super::{Applied, Object, SLOTS};
 use crate::ledger::Category;
+use crate::snapshot::SnapshotHeader;
 use crate::store::{Rows, StoreView};
 use crate::{GroupId, Result};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::sync::Arc;
@@ -36,6 +38,7 @@ pub struct View {
     group: GroupId,
     incarnation: u64,
     applied: Applied,
+    attachment: Bytes,
     store: Box<dyn StoreView>,
     /// Newest first.
     frozen: Vec<Arc<Frozen>>,
@@ -56,6 +59,7 @@ impl View {
             group,
             incarnation: base.meta.incarnation,
             applied: base.applied(),
+            attachment: base.meta.attachment.clone(),
             store: shared.store.view()?,
             frozen: Vec::new(),
             occupied,
@@ -76,6 +80,12 @@ impl View {
     /// The incarnation at that index.
     pub fn incarnation(&self) -> u64 {
         self.incarnation
+    }
+
+    /// The header of a snapshot of the whole view.
+    pub fn header(&self) -> SnapshotHeader {
+        let whole = SnapshotHeader::whole(self.group, self.applied, self.incarnation);
+        SnapshotHeader { conf_state: self.attachment.clone(), ..whole }
     }
 
     /// Every key of the slots from `first` to `last`, in (slot, hash, key) order. An error ends the walk.
@@ -111,6 +121,7 @@ impl Table {
             group: self.group,
             incarnation: self.incarnation,
             applied: self.applied(),
+            attachment: self.attachment().clone(),
             store,
             frozen,
             occupied: self.occupied(),
