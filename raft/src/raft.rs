@@ -727,6 +727,11 @@ impl Raft {
         self.role == Role::Leader
     }
 
+    /// Whether leadership is being handed over: proposals are refused until it is, or the attempt is given up.
+    pub fn is_transferring(&self) -> bool {
+        self.transfer.is_some()
+    }
+
     /// Who this replica is.
     pub fn id(&self) -> ReplicaId {
         self.config.id

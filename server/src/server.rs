@@ -2,9 +2,9 @@
 
 use crate::logging::LevelHandle;
 use crate::node::{MAX_CLIENTS_REFUSAL, Node};
-use crate::replica::Replica;
 use crate::settings::Settings;
 use crate::shard::{Shard, wall_clock_ms};
+use crate::storage;
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -62,22 +62,24 @@ pub fn run(settings: Settings, log: LevelHandle) -> Result<(), StartError> {
         let address = listener.local_addr().map_err(StartError::Runtime)?;
         let (stop, mut stopped) = watch::channel(false);
         watch_signals(stop.clone());
-        let recovered = Replica::open(&settings, wall_clock_ms(), random_u128())?;
+        let folder = storage::open_folder(&settings, random_u128())?;
+        let opened = storage::open_host(&settings, folder, random_u128())?;
+        let summary = storage::summarize(&opened.report);
         let node = Node::new(Arc::clone(&settings), address, wall_clock_ms(), random_u128(), stop);
         node.on_log_level(move |level| log.set(level));
-        if !recovered.summary.is_empty() {
-            tracing::info!("{}", recovered.summary);
+        if !summary.is_empty() {
+            tracing::info!("{summary}");
         }
-        let shard = Shard::new(Arc::clone(&node), recovered.replica);
+        let shard = Shard::new(Arc::clone(&node), opened.host, opened.writer).map_err(StartError::Runtime)?;
         shard.borrow_mut().catch_up().map_err(StartError::Recovery)?;
         Shard::start(&shard);
-        print_banner(&settings, address, &recovered.summary);
+        print_banner(&settings, address, &summary);
         tokio::task::spawn_local(accept(listener, Rc::clone(&shard), Arc::clone(&node)));
         // An error means that the sender is gone: there is nobody left who could ask for a stop.
         let _ = stopped.wait_for(|stop| *stop).await;
         tracing::info!("stopping");
         let clean = shard.borrow_mut().stop();
-        clean.map_err(StartError::Engine)?;
+        clean.map_err(StartError::Recovery)?;
         tracing::info!("stopped");
         Ok(())
     })

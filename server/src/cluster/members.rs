@@ -13,8 +13,8 @@ use holdfast_raft::ConfState;
 use std::collections::BTreeMap;
 
 const VERSION: u8 = 1;
-/// More nodes than any group may have members.
-const NODES_MAX: usize = 1024;
+/// The most nodes of a cluster.
+pub const NODES_MAX: usize = 1024;
 
 /// One node.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,7 +14,7 @@ mod members;
 mod topology;
 
 pub use address::Address;
-pub use members::{Member, Members, MembersError};
+pub use members::{Member, Members, MembersError, NODES_MAX};
 pub use topology::{GroupView, NodeView, Topology};
 
 /// The number of a node in its cluster, from 1. Given once by the cluster and never reused, so that it serves as the id of

@@ -15,7 +15,7 @@ const INCARNATION_OP_BITS: u32 = 20;
 /// A handler can't fail for the store's sake: the first failure is kept here, the key looks absent, and whoever ran the
 /// handler must ask for [`GroupKeyspace::take_fault`] before trusting what it did.
 #[derive(Debug)]
-pub(crate) struct GroupKeyspace<'a> {
+pub struct GroupKeyspace<'a> {
     table: &'a mut Table,
     /// Keys whose deadline is not after this are not there.
     time_ms: u64,
@@ -31,7 +31,7 @@ pub(crate) struct GroupKeyspace<'a> {
 
 impl<'a> GroupKeyspace<'a> {
     /// The keyspace for a command; `op` is its place in the entry that is being applied.
-    pub(crate) fn new(replica: &'a mut Replica, counted: bool, touch: bool, op: u32) -> Self {
+    pub fn new(replica: &'a mut Replica, counted: bool, touch: bool, op: u32) -> Self {
         let incarnation = (replica.applying << INCARNATION_OP_BITS) | u64::from(op);
         GroupKeyspace {
             time_ms: replica.time_ms,
@@ -45,7 +45,7 @@ impl<'a> GroupKeyspace<'a> {
     }
 
     /// The store's failure, if it failed.
-    pub(crate) fn take_fault(&mut self) -> Option<Error> {
+    pub fn take_fault(&mut self) -> Option<Error> {
         self.fault.take()
     }
 

@@ -1,44 +1,46 @@
-//! One replica of one group: Raft, the group's log, and its table, tied together.
+//! One replica of one group: Raft, the group's table, and its membership, tied together.
 //!
-//! The replica carries plain structs between the Raft core and the engine and holds the order that makes a write durable:
-//! entries and hard state reach the WAL first ([`Replica::persist`]), then Raft is told, then what it calls committed is
-//! handed out to be applied. It holds no socket and reads no clock: time is an argument, and replies are the shard's.
+//! ```text
+//!   propose ─▶ Raft ─▶ (host: log, disk, peers) ─▶ committed ─▶ begin_apply ─▶ commands on the table ─▶ finish_entry
+//!                                                                                                        │
+//!   read ─▶ read_gate: lease, or a round of the quorum ◀───────────── applied index ◀────────────────────┘
+//! ```
+//!
+//! The replica holds no socket, file or clock: time is an argument, replies are the caller's, and what goes to disk or to
+//! other nodes leaves through the [`Host`](crate::host::Host) that owns it.
 //!
 //! # Invariants
-//! - applied ≤ committed ≤ last index of the log; with one voter, committed ≤ what is synced (for `always`).
-//! - A group's time never goes back: an entry's stamp is at least the stamp before it.
-//! - After a failed write or sync no write is taken any more, whatever later calls would return.
+//! - applied ≤ committed ≤ last index of the log.
+//! - A group's time never goes back, whatever stamps the entries carry.
+//! - [`Members`] is a function of the log alone and is stored with the applied index.
 
 mod keyspace;
-mod open;
 
-pub(crate) use keyspace::GroupKeyspace;
+pub use keyspace::GroupKeyspace;
 
+use crate::cluster::{Address, Member, Members, NodeId};
 use crate::slot::key_ref;
 use bytes::Bytes;
 use holdfast_engine::GroupId;
-use holdfast_engine::folder::DataFolder;
-use holdfast_engine::ledger::{Category, Ledger};
-use holdfast_engine::log::{HardState, LogEntry, LogStore};
 use holdfast_engine::table::{
     Admitted, Applied, ExpireJob, ExpireOutcome, Fetched, Fetcher, Len, LenOutcome, OwnedKey, ScanJob, ScanOutcome,
-    ScanPage, ScanPosition, Table, Tables,
+    ScanPage, ScanPosition, Table,
 };
-use holdfast_engine::wal::{Durability, WalMetrics, WalWriter, Written};
-use holdfast_raft::{Entry, Raft};
-use open::{View, kind_to_disk};
-use std::sync::{Arc, mpsc};
+use holdfast_raft::{ConfChange, ConfState, ConfStep, Entry, ProposeError, Raft, WriteBatch};
+use std::collections::VecDeque;
 
 /// Commands that the server itself writes to the log. Numbers from here up are never given to a client's command.
 pub(crate) mod internal {
     /// Deletes the keys given, those of them whose deadline has passed by the entry's stamp.
     pub(crate) const RECLAIM: u16 = 0xFF01;
+    /// Adds a node to the cluster's list, or changes the addresses of one: folder, client address, peer address.
+    pub(crate) const MEMBER: u16 = 0xFF02;
 }
 
 /// The group that a single node's data is in.
-pub(crate) const DATA_GROUP: GroupId = 1;
-/// Payload bytes that one housekeeping round may copy forward to let an old segment go.
-const REWRITE_BYTES_MAX: usize = 1 << 20;
+pub const DATA_GROUP: GroupId = 1;
+/// A learner that lags by no more entries than this becomes a voter.
+const CAUGHT_UP_ENTRIES: u64 = 1000;
 
 /// Whether a key can be judged without the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,17 @@ pub(crate) enum Residence {
     Unknown,
 }
 
+/// Whether this replica may answer a linearizable read from its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadGate {
+    /// At once.
+    Open,
+    /// After a round of the quorum: ask with [`Replica::read_index`].
+    Ask,
+    /// Not here: another replica leads, or nobody.
+    NotLeader,
+}
+
 /// How often reads found a key, and how often not.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Lookups {
@@ -58,253 +71,210 @@ pub(crate) struct Lookups {
     misses: u64,
 }
 
-/// A replica's figures for reports.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Figures {
-    pub(crate) keys: u64,
-    pub(crate) memory_bytes: u64,
-    pub(crate) memtable_bytes: u64,
-    pub(crate) frozen_bytes: u64,
-    pub(crate) cache_bytes: u64,
-    pub(crate) store_disk_bytes: u64,
-    pub(crate) store_blocking_reads: u64,
-    pub(crate) applied_index: u64,
-    pub(crate) durable_index: u64,
-    pub(crate) log_bytes: u64,
-    pub(crate) log_live_bytes: u64,
-    pub(crate) checkpoints: u64,
-    pub(crate) checkpoint_last_ms: u64,
-    pub(crate) wal: WalMetrics,
-    /// Term, commit, applied, first and last index, leader.
-    pub(crate) raft: [u64; 6],
-}
-
 /// A replica. See the module's text.
 #[derive(Debug)]
-pub(crate) struct Replica {
-    raft: Raft,
-    log: LogStore,
-    wal: WalWriter,
-    table: Table,
-    tables: Tables,
-    ledger: Arc<Ledger>,
+pub struct Replica {
+    pub(crate) group: GroupId,
+    pub(crate) raft: Raft,
+    pub(crate) table: Table,
+    members: Members,
     lookups: Lookups,
-    checkpoints: u64,
-    checkpoint_last_ms: u64,
-    /// The group's time: the stamp of the last applied entry, in milliseconds since the epoch.
+    pub(crate) checkpoints: u64,
+    pub(crate) checkpoint_last_ms: u64,
+    /// The group's time: the highest stamp of an applied entry, in milliseconds since the epoch.
     time_ms: u64,
     /// The newest stamp given to an entry, applied or not.
     stamp_ms: u64,
     /// The entry that is being applied.
     applying: u64,
     /// Up to here the log is known to be synced; the table's store may not be ahead of it.
-    synced_index: u64,
-    /// When the log was last synced because a second had passed.
-    everysec_ms: u64,
-    /// The setting: above this much log, recent writes are moved to the store so that the log can be cut.
-    log_bytes_max: u64,
-    /// Bytes written to the log when a flush was last asked for on its account.
-    flush_asked_bytes: u64,
-    /// Why no write is taken any more.
-    fault: Option<String>,
-    /// Asks the helper thread to make the next segment ready.
-    prepare: mpsc::SyncSender<()>,
-    /// Held for its lock.
-    _folder: DataFolder,
+    pub(crate) synced_index: u64,
+    /// The last entry that was handed to the log's writer and came back.
+    pub(crate) written_index: u64,
+    /// The last entry that was staged for the log.
+    pub(crate) staged_index: u64,
+    /// Raft's writes from the one on that puts a snapshot in place, until it is in place.
+    pub(crate) blocked: VecDeque<WriteBatch>,
 }
 
 impl Replica {
+    /// A replica over a table that holds the state at Raft's applied index.
+    pub(crate) fn new(group: GroupId, raft: Raft, table: Table, members: Members, last_index: u64) -> Self {
+        let time_ms = table.applied().stamp_ms;
+        Replica {
+            group,
+            raft,
+            table,
+            members,
+            lookups: Lookups::default(),
+            checkpoints: 0,
+            checkpoint_last_ms: 0,
+            time_ms,
+            stamp_ms: time_ms,
+            applying: 0,
+            synced_index: last_index,
+            written_index: last_index,
+            staged_index: last_index,
+            blocked: VecDeque::new(),
+        }
+    }
+
+    // ---- the group -------------------------------------------------------------------------------------------------
+
+    /// The group's number.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// The consensus state, to look at.
+    pub fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// Who belongs to the cluster and the group, as of the applied index.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// How far the log is applied.
+    pub fn applied(&self) -> Applied {
+        self.table.applied()
+    }
+
     /// The group's time in milliseconds since the epoch.
-    pub(crate) fn time_ms(&self) -> u64 {
+    pub fn time_ms(&self) -> u64 {
         self.time_ms
     }
 
     /// The stamp for an entry made at `clock_ms`.
-    pub(crate) fn next_stamp_ms(&mut self, clock_ms: u64) -> u64 {
+    pub fn next_stamp_ms(&mut self, clock_ms: u64) -> u64 {
         self.stamp_ms = self.stamp_ms.max(self.time_ms).max(clock_ms);
         self.stamp_ms
     }
 
+    /// Appends an entry; it is neither durable nor committed yet. Its term and index come back.
+    ///
+    /// # Errors
+    /// When this replica doesn't lead, or takes no proposals now.
+    pub fn propose(&mut self, payload: Bytes) -> Result<(u64, u64), ProposeError> {
+        self.raft.propose(payload)
+    }
+
+    /// Whether a linearizable read may be answered from the table now. Read the clock `now` right before, and the data
+    /// right after, without a pause between.
+    #[inline]
+    pub fn read_gate(&self, now: u64) -> ReadGate {
+        match self.raft.lease_read(now) {
+            Some(index) if index <= self.table.applied().index => ReadGate::Open,
+            _ if self.raft.is_leader() => ReadGate::Ask,
+            _ => ReadGate::NotLeader,
+        }
+    }
+
+    /// Asks for a round of the quorum; see [`Raft::read_index`].
+    ///
+    /// # Errors
+    /// When this replica doesn't lead, or too many reads wait.
+    pub fn read_index(&mut self, now: u64, context: u64) -> Result<(), holdfast_raft::ReadError> {
+        self.raft.read_index(now, context)
+    }
+
+    /// What the leader should do about the membership, if anything: take in a node that the list has and the group hasn't,
+    /// or give a vote to a learner that has caught up.
+    pub(crate) fn membership_step(&self) -> Option<ConfChange> {
+        if !self.raft.is_leader() {
+            return None;
+        }
+        let conf = self.raft.conf_state();
+        if let Some(id) = self.members.nodes.keys().find(|id| !conf.contains(**id)) {
+            return Some(ConfChange::one(ConfStep::AddLearner(*id)));
+        }
+        if conf.learners.is_empty() {
+            return None;
+        }
+        let status = self.raft.status();
+        let ready = status.peers.iter().find(|peer| {
+            conf.learners.contains(&peer.id) && !peer.awaits_snapshot && peer.matched + CAUGHT_UP_ENTRIES >= status.last
+        });
+        ready.map(|peer| ConfChange::one(ConfStep::AddVoter(peer.id)))
+    }
+
+    // ---- apply -----------------------------------------------------------------------------------------------------
+
     /// Begins to apply an entry: the group's time moves to its stamp.
-    pub(crate) fn begin_apply(&mut self, index: u64, stamp_ms: u64) {
+    pub fn begin_apply(&mut self, index: u64, stamp_ms: u64) {
         self.applying = index;
         self.time_ms = self.time_ms.max(stamp_ms);
     }
 
-    /// Why writes are refused, if they are.
-    pub(crate) fn write_refusal(&self) -> Option<&str> {
-        self.fault.as_deref()
-    }
-
-    /// Takes no more writes. The first reason stays.
-    pub(crate) fn stop_writes(&mut self, reason: &str) {
-        if self.fault.is_none() {
-            tracing::error!(reason, "this node takes no more writes; mend the cause and restart it");
-            self.fault = Some(format!("Holdfast takes no more writes, restart it once the cause is mended: {reason}"));
+    /// Records that an entry's effect is in the table. `conf` is the membership from this entry on, if it changed it.
+    pub fn finish_entry(&mut self, entry: &Entry, conf: Option<ConfState>) {
+        if let Some(conf) = conf {
+            self.members.conf = conf;
+            self.store_members();
         }
+        self.table.set_applied(Applied { index: entry.index, term: entry.term, stamp_ms: self.time_ms });
     }
 
-    /// Appends an entry; it is neither durable nor committed yet.
-    pub(crate) fn propose(&mut self, payload: Bytes) -> Result<(u64, u64), String> {
-        if let Some(fault) = &self.fault {
-            return Err(fault.clone());
-        }
-        self.raft.propose(payload).map_err(|error| error.to_string())
-    }
-
-    /// Makes durable all that Raft asks for and hands out what is committed by it, to be applied in order.
-    ///
-    /// # Errors
-    /// When the log failed: then nothing that was proposed since the last call may be acknowledged.
-    pub(crate) fn persist(&mut self, now_ms: u64) -> Result<Vec<Entry>, String> {
-        let mut committed = Vec::new();
-        loop {
-            let ready = self.raft.ready(&View(&self.log)).map_err(|error| error.to_string())?;
-            assert!(ready.messages.is_empty(), "a group of one voter has nobody to write to");
-            let mut progressed = false;
-            if let Some(write) = ready.write {
-                progressed = true;
-                assert!(write.snapshot.is_none(), "a group of one voter is sent no snapshot");
-                if !write.entries.is_empty() {
-                    let entries: Vec<LogEntry> = write.entries.into_iter().map(log_entry).collect();
-                    self.log.append(DATA_GROUP, &entries);
-                }
-                if let Some(state) = write.hard_state {
-                    self.log.set_hard_state(
-                        DATA_GROUP,
-                        HardState { term: state.term, vote: state.vote, commit: state.commit },
-                    );
-                }
-                if write.must_sync {
-                    self.log.require_sync();
-                }
-                self.write_log(now_ms)?;
-                self.raft.persisted(write.sequence);
-            }
-            if !ready.committed.is_empty() {
-                progressed = true;
-                committed.extend(ready.committed);
-            }
-            if !progressed {
-                return Ok(committed);
-            }
-        }
-    }
-
-    fn write_log(&mut self, now_ms: u64) -> Result<(), String> {
-        let Some(batch) = self.log.seal() else { return Ok(()) };
-        let written = self.wal.write(batch, now_ms).map_err(|error| error.to_string())?;
-        if written.wants_prepare() {
-            // A full queue means that the helper is about to look anyway.
-            let _ = self.prepare.try_send(());
-        }
-        self.learn(written);
-        Ok(())
-    }
-
-    /// Takes in what the writer did.
-    fn learn(&mut self, written: Written) {
-        self.log.written(written);
-        self.note_synced();
-    }
-
-    fn note_synced(&mut self) {
-        if self.wal.is_synced()
-            && let Some(log) = self.log.group(DATA_GROUP)
-        {
-            self.synced_index = log.last_index();
-        }
-    }
-
-    /// Records that an entry's effect is in the table.
-    pub(crate) fn set_applied(&mut self, index: u64, term: u64) {
-        self.table.set_applied(Applied { index, term, stamp_ms: self.time_ms });
-    }
-
-    /// Tells Raft how far the table is.
-    pub(crate) fn finished_apply(&mut self) {
+    /// Tells Raft how far the table is. Call it after each round of applied entries.
+    pub fn finished_apply(&mut self) {
         self.raft.applied(self.table.applied().index);
     }
 
-    /// Lets Raft's timers run.
-    pub(crate) fn tick(&mut self, now_ms: u64) {
-        self.raft.tick(now_ms);
+    /// Applies a command of the server's own, if it is one.
+    pub fn apply_internal(&mut self, command: u16, args: &[&[u8]]) -> InternalEffect {
+        match command {
+            internal::RECLAIM => InternalEffect::Reclaimed(self.reclaim(args.get(1..).unwrap_or_default())),
+            internal::MEMBER => {
+                self.apply_member(args.get(1..).unwrap_or_default());
+                InternalEffect::Members
+            }
+            _ => InternalEffect::Unknown,
+        }
     }
 
-    /// The log rests: it states how far it is synced.
-    pub(crate) fn idle_statement(&mut self) {
-        if self.fault.is_some() {
+    /// Takes a node into the list. What can't be read changes nothing, on every replica alike.
+    fn apply_member(&mut self, args: &[&[u8]]) {
+        let [folder, client, peer] = args else { return };
+        let address = |text: &[u8]| std::str::from_utf8(text).ok().and_then(|text| text.parse::<Address>().ok());
+        let (Ok(folder), Some(client), Some(peer)) = ((*folder).try_into(), address(client), address(peer)) else {
             return;
-        }
-        match self.wal.idle_statement() {
-            Ok(_) => self.note_synced(),
-            Err(error) => self.stop_writes(&error.to_string()),
-        }
-    }
-
-    /// Freezes, flushes, compacts and recycles as far as is due. `true`: writes must wait for the flusher.
-    ///
-    /// `mono_ms` is a clock that never jumps. After a failure nothing is moved any more: the table may hold half of an entry.
-    pub(crate) fn maintain(&mut self, now_ms: u64, mono_ms: u64) -> bool {
-        if self.fault.is_some() {
-            return false;
-        }
-        if self.log_wants_flush() {
-            self.flush_asked_bytes = self.wal.metrics().bytes;
-            self.table.request_flush();
-        }
-        match self.table.maintain(now_ms, self.synced_index) {
-            Ok(upkeep) => {
-                if upkeep.retired > 0 {
-                    self.checkpoints += upkeep.retired as u64;
-                    self.checkpoint_last_ms = now_ms;
-                }
-                if upkeep.durable.index > 0 {
-                    self.log.compact(DATA_GROUP, upkeep.durable.index);
-                }
-            }
-            Err(error) => self.stop_writes(&error.to_string()),
-        }
-        if self.fault.is_none() {
-            let kept = self.keep_log(mono_ms);
-            if let Err(reason) = kept {
-                self.stop_writes(&reason);
-            }
-        }
-        self.write_stall()
-    }
-
-    /// Whether the log has grown by so much that the memtables above it should go to the store, small as they may be: keys
-    /// that are overwritten again and again take little memory and much log. Half the limit at a time, since the log
-    /// goes on growing while the store takes what it holds.
-    pub(crate) fn log_wants_flush(&self) -> bool {
-        let step = self.log_bytes_max / 2;
-        self.wal.metrics().bytes - self.flush_asked_bytes >= step && self.log.log_bytes() >= step
-    }
-
-    fn keep_log(&mut self, now_ms: u64) -> Result<(), String> {
-        self.log.maintain(REWRITE_BYTES_MAX).map_err(|error| error.to_string())?;
-        if self.log.has_staged() {
-            self.write_log(now_ms)?;
-        }
-        let due = match self.wal.durability() {
-            Durability::Always => false,
-            Durability::Everysec => now_ms.saturating_sub(self.everysec_ms) >= 1000,
-            // Nobody waits for this sync but the flusher, which may not move to the store what the log could still lose.
-            Durability::No => self.table.stats().frozen > 0,
         };
-        if due && !self.wal.is_synced() {
-            self.everysec_ms = now_ms;
-            let written = self.wal.sync(now_ms).map_err(|error| error.to_string())?;
-            self.learn(written);
-        }
-        Ok(())
+        let member = Member { folder: u128::from_le_bytes(folder), client, peer };
+        let id = match self.members.by_folder(member.folder) {
+            Some(id) => id,
+            None if self.members.nodes.len() >= crate::cluster::NODES_MAX => return,
+            None => {
+                self.members.last_id += 1;
+                self.members.last_id
+            }
+        };
+        self.members.nodes.insert(id, member);
+        self.store_members();
     }
 
-    /// Whether writes must wait for the flusher.
-    pub(crate) fn write_stall(&self) -> bool {
-        self.fault.is_none() && self.table.write_stall()
+    /// The entry of a member, as arguments of [`internal::MEMBER`].
+    pub(crate) fn member_args(member: &Member) -> [Vec<u8>; 3] {
+        let text = |address: &Address| address.to_string().into_bytes();
+        [member.folder.to_le_bytes().to_vec(), text(&member.client), text(&member.peer)]
     }
+
+    fn store_members(&mut self) {
+        self.table.set_attachment(Bytes::from(self.members.encode()));
+    }
+
+    /// Takes over what an installed snapshot says beside its rows.
+    pub(crate) fn adopt_snapshot(&mut self, members: Members) {
+        self.members = members;
+        self.time_ms = self.time_ms.max(self.table.applied().stamp_ms);
+    }
+
+    /// Who a node is, if the list has it.
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.members.nodes.get(&id)
+    }
+
+    // ---- reads -----------------------------------------------------------------------------------------------------
 
     /// Whether a key can be judged at `clock_ms` without the store.
     pub(crate) fn residence(&self, key: &[u8], clock_ms: u64) -> Residence {
@@ -380,38 +350,6 @@ impl Replica {
         (hits, misses)
     }
 
-    /// Figures for reports. `client_bytes` is what connections hold.
-    pub(crate) fn figures(&mut self, client_bytes: u64) -> Figures {
-        self.ledger.set(Category::Connections, client_bytes);
-        self.ledger.set(Category::EntryCache, self.log.memory_bytes() as u64);
-        let stats = self.table.stats();
-        let status = self.raft.status();
-        Figures {
-            keys: self.table.len_about(),
-            memory_bytes: self.ledger.total(),
-            memtable_bytes: stats.active_bytes,
-            frozen_bytes: stats.frozen_bytes,
-            cache_bytes: self.tables.cache_bytes(),
-            store_disk_bytes: self.tables.disk_bytes(),
-            store_blocking_reads: stats.blocking_reads,
-            applied_index: self.table.applied().index,
-            durable_index: self.table.durable().index,
-            log_bytes: self.log.log_bytes(),
-            log_live_bytes: self.log.live_bytes(),
-            checkpoints: self.checkpoints,
-            checkpoint_last_ms: self.checkpoint_last_ms,
-            wal: self.wal.metrics(),
-            raft: [
-                status.role.term,
-                status.commit,
-                status.applied,
-                status.first,
-                status.last,
-                status.role.leader.unwrap_or(0),
-            ],
-        }
-    }
-
     /// Deletes those of the keys that are expired by the group's time, and says how many.
     pub(crate) fn reclaim(&mut self, keys: &[&[u8]]) -> u64 {
         let mut count = 0;
@@ -429,18 +367,15 @@ impl Replica {
         }
         count
     }
-
-    /// Stops in order: the log says so, and the next start has nothing in doubt.
-    pub(crate) fn close(&mut self) -> holdfast_engine::Result<()> {
-        self.tables.close()?;
-        if self.fault.is_none() {
-            let written = self.wal.close()?;
-            self.learn(written);
-        }
-        Ok(())
-    }
 }
 
-fn log_entry(entry: Entry) -> LogEntry {
-    LogEntry { term: entry.term, index: entry.index, kind: kind_to_disk(entry.kind), payload: entry.payload }
+/// What a command of the server's own did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InternalEffect {
+    /// Expired keys were deleted, so many.
+    Reclaimed(u64),
+    /// The list of members may have changed.
+    Members,
+    /// It is no command of the server's own.
+    Unknown,
 }

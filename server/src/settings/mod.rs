@@ -35,6 +35,9 @@ pub const MEMORY_BUDGET_BYTES_MIN: u64 = 32 << 20;
 /// Bytes of a request beside its largest value: names, keys, framing.
 pub const REQUEST_SPARE_BYTES: usize = 1 << 20;
 
+/// The peer port is so far above the client port, unless it is set: as with Redis's cluster bus.
+pub const PEER_PORT_OFFSET: u16 = 10_000;
+
 /// What an acknowledgement promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Durability {
@@ -157,6 +160,10 @@ pub struct Settings {
     /// Empty for none.
     pub requirepass: String,
     pub reader_threads: usize,
+    pub peer_port: u16,
+    pub announce_host: String,
+    pub election_timeout_ms: u64,
+    pub lease_reads: bool,
     pub slowlog_log_slower_than_us: i64,
     pub slowlog_max_len: usize,
     pub log_level: LogLevel,
@@ -187,6 +194,10 @@ impl Default for Settings {
             protected_mode: true,
             requirepass: String::new(),
             reader_threads: 0,
+            peer_port: 0,
+            announce_host: String::new(),
+            election_timeout_ms: 0,
+            lease_reads: true,
             slowlog_log_slower_than_us: 0,
             slowlog_max_len: 0,
             log_level: LogLevel::Info,
@@ -259,6 +270,11 @@ impl Settings {
             ));
         }
         Ok(())
+    }
+
+    /// The host that others are told.
+    pub fn announced_host(&self) -> String {
+        if self.announce_host.is_empty() { self.bind.to_string() } else { self.announce_host.clone() }
     }
 
     /// The limits for a client's commands, before it is known whether it must authenticate.

@@ -317,6 +317,61 @@ const ALL: &[Setting] = &[
         get: |settings| settings.reader_threads.to_string(),
     },
     Setting {
+        name: "peer-port",
+        placeholder: "PORT",
+        default: "0",
+        change: Change::AtStart,
+        help: "In a cluster, the TCP port on which the other nodes are listened to, on the address of bind. 0 is port + 10000",
+        set: |settings, text| {
+            settings.peer_port = number_within(text, 0, 65535)? as u16;
+            Ok(())
+        },
+        get: |settings| settings.peer_port.to_string(),
+    },
+    Setting {
+        name: "announce-host",
+        placeholder: "HOST",
+        default: "",
+        change: Change::AtStart,
+        help: "In a cluster, the name or address under which clients and the other nodes reach this one. Empty is the \
+               address of bind",
+        set: |settings, text| {
+            if !text.is_empty() {
+                format!("{text}:1").parse::<crate::cluster::Address>().or_else(|_| format!("[{text}]:1").parse())?;
+            }
+            settings.announce_host = text.to_owned();
+            Ok(())
+        },
+        get: |settings| settings.announce_host.clone(),
+    },
+    Setting {
+        name: "election-timeout",
+        placeholder: "MILLISECONDS",
+        default: "500",
+        change: Change::AtStart,
+        help: "In a cluster, how long a node waits for word of its leader before it stands for election, 50 to 60000; the same \
+               on all nodes. The leader shows that it lives ten times as often",
+        set: |settings, text| {
+            settings.election_timeout_ms = number_within(text, 50, 60_000)? as u64;
+            Ok(())
+        },
+        get: |settings| settings.election_timeout_ms.to_string(),
+    },
+    Setting {
+        name: "reads",
+        placeholder: "MODE",
+        default: "lease",
+        change: Change::AtStart,
+        help: "In a cluster, how a leader makes sure that its reads are up to date. lease: it counts on a majority not to \
+               elect another within the election timeout, by clocks that run at rates within 10 % of each other; quorum: \
+               it asks a majority each time",
+        set: |settings, text| {
+            settings.lease_reads = choice(text, &[("lease", true), ("quorum", false)])?;
+            Ok(())
+        },
+        get: |settings| if settings.lease_reads { "lease" } else { "quorum" }.to_owned(),
+    },
+    Setting {
         name: "slowlog-log-slower-than",
         placeholder: "MICROSECONDS",
         default: "10000",

@@ -76,11 +76,11 @@ impl Shard {
             return self.refuse(place, failure.text());
         }
         let writes = spec.is_write();
-        if writes && let Some(reason) = self.replica.write_refusal() {
+        if writes && let Some(reason) = self.host.fault() {
             let text = format!("MISCONF {reason}");
             return self.refuse(place, &text);
         }
-        if writes && self.replica.write_stall() {
+        if writes && self.host.write_stall() {
             return self.hold(place, Hold::Paused);
         }
         let needs_keys = !writes || spec.needs(args) == Needs::Keys;
@@ -90,7 +90,7 @@ impl Shard {
             let mut missing: Vec<Vec<u8>> = Vec::new();
             for position in command::keys_of(spec, args) {
                 let key = args[position];
-                match self.replica.residence(key, clock_ms) {
+                match self.host.data().residence(key, clock_ms) {
                     Residence::Here => {}
                     Residence::Ending => needs_time = true,
                     Residence::Unknown => missing.push(key.to_vec()),
@@ -101,7 +101,7 @@ impl Shard {
                 return self.hold(place, Hold::Fetch);
             }
         }
-        if needs_time && let Some(reason) = self.replica.write_refusal() {
+        if needs_time && let Some(reason) = self.host.fault() {
             // The key's time has come, but the log can't be told so any more, and after a restart it might be there again.
             let text = format!("MISCONF {reason}");
             return self.refuse(place, &text);
@@ -109,7 +109,7 @@ impl Shard {
         if !writes && self.conns[place].pending > 0 {
             // Its reply comes together with those of the whole turn: many large ones must not.
             let keys = command::keys_of(spec, args);
-            let bytes: usize = keys.map(|position| self.replica.value_bytes(args[position])).sum();
+            let bytes: usize = keys.map(|position| self.host.data().value_bytes(args[position])).sum();
             self.conns[place].pending_read_bytes += bytes;
             if self.conns[place].pending_read_bytes > PENDING_READ_BYTES_MAX {
                 return self.hold(place, Hold::Barrier);
@@ -129,7 +129,7 @@ impl Shard {
             // A read that fails has answered so.
             let _ = self.run(spec, args, Some(key), silent, now_ms, &mut None);
             for key in &pinned {
-                self.replica.unpin(key);
+                self.host.data_mut().unpin(key);
             }
         }
         self.conns[place].session.ran_command(spec);
@@ -154,7 +154,7 @@ impl Shard {
                         && (!spec.is_write() || spec.needs(&args) == Needs::Keys)
                     {
                         for key in command::keys_of(spec, &args).map(|position| args[position]) {
-                            if self.replica.residence(key, self.clock_ms) == Residence::Unknown {
+                            if self.host.data().residence(key, self.clock_ms) == Residence::Unknown {
                                 wanted.push(key.to_vec());
                             }
                         }

@@ -39,7 +39,7 @@ impl Shard {
         let Some(shard) = self.me.upgrade() else { return };
         let keys = std::mem::take(&mut self.conns[place].wanted);
         let key = self.key_of(place);
-        let fetcher = self.replica.fetcher();
+        let fetcher = self.host.data().fetcher();
         tokio::task::spawn_local(async move {
             let _guard = AbortOnPanic;
             let fetched = on_reader(move || -> Result<Vec<Fetched>> {
@@ -52,10 +52,10 @@ impl Shard {
                     for fetched in all {
                         let name = fetched.key().key.to_vec();
                         // A key that was written meanwhile is looked at again when the command is.
-                        if this.replica.admit(fetched) {
+                        if this.host.data_mut().admit(fetched) {
                             match this.conn_mut(key) {
                                 Some(conn) => conn.pinned.push(name),
-                                None => this.replica.unpin(&name),
+                                None => this.host.data_mut().unpin(&name),
                             }
                         }
                     }
@@ -150,10 +150,10 @@ fn store_failure(error: &holdfast_engine::Error) -> Failure {
 async fn page(shard: &Shared, from: ScanPosition, limit: usize) -> std::result::Result<ScanPage, Failure> {
     let mut limit = limit.clamp(1, PAGE_KEYS_MAX);
     loop {
-        let job = shard.borrow().replica.scan(from, limit);
+        let job = shard.borrow().host.data().scan(from, limit);
         let outcome = if job.needs_store() { on_reader(move || job.run()).await } else { job.run() };
         let outcome = outcome.map_err(|error| store_failure(&error))?;
-        match shard.borrow_mut().replica.finish_scan(outcome) {
+        match shard.borrow_mut().host.data_mut().finish_scan(outcome) {
             Some(page) => return Ok(page),
             // A flush came between. A smaller page is sooner read.
             None => limit = (limit / 2).max(1),
@@ -208,7 +208,7 @@ async fn scan(shard: Shared, request: ScanRequest) -> Answer {
         && bytes < SCAN_BYTES_MAX
     {
         let page = page(&shard, from, request.count - looked_at).await?;
-        let time_ms = shard.borrow().replica.time_ms();
+        let time_ms = shard.borrow().host.data().time_ms();
         looked_at += page.rows.len().max(1);
         bytes += page.rows.iter().map(|row| row.key.len() + 32).sum::<usize>();
         next = page.next;
@@ -237,7 +237,7 @@ async fn keys(shard: Shared, pattern: Vec<u8>) -> Answer {
     let mut next = Some(ScanPosition::default());
     while let Some(from) = next {
         let page = page(&shard, from, PAGE_KEYS_MAX).await?;
-        let time_ms = shard.borrow().replica.time_ms();
+        let time_ms = shard.borrow().host.data().time_ms();
         next = page.next;
         for row in page.rows {
             if (row.deadline_ms == 0 || row.deadline_ms > time_ms) && (all || glob::matches(&pattern, &row.key)) {
@@ -269,7 +269,7 @@ async fn random_key(shard: Shared) -> Answer {
         let mut next = Some(origin);
         while let Some(from) = next {
             let page = page(&shard, from, RANDOM_PAGE_KEYS).await?;
-            let time_ms = shard.borrow().replica.time_ms();
+            let time_ms = shard.borrow().host.data().time_ms();
             if let Some(row) = page.rows.into_iter().find(|row| row.deadline_ms == 0 || row.deadline_ms > time_ms) {
                 return Ok(Box::new(move |reply| reply.bulk(&row.key)));
             }
@@ -280,12 +280,12 @@ async fn random_key(shard: Shared) -> Answer {
 }
 
 async fn db_size(shard: Shared) -> Answer {
-    let len = shard.borrow_mut().replica.len().map_err(|error| store_failure(&error))?;
+    let len = shard.borrow_mut().host.data_mut().len().map_err(|error| store_failure(&error))?;
     let count = match len {
         Len::Exact(count) => count,
         Len::Job(job) => {
             let outcome = on_reader(move || job.run()).await.map_err(|error| store_failure(&error))?;
-            shard.borrow_mut().replica.finish_len(outcome)
+            shard.borrow_mut().host.data_mut().finish_len(outcome)
         }
     };
     Ok(Box::new(move |reply| reply.int(i64::try_from(count).unwrap_or(i64::MAX))))
@@ -335,10 +335,11 @@ pub(super) fn look_for_expired(shard: &mut Shard, limit: usize) {
     if shard.looking_for_expired {
         return;
     }
-    let Some(job) = shard.replica.expired(shard.clock_ms, limit) else { return };
+    let Some(job) = shard.host.data_mut().expired(shard.clock_ms, limit) else { return };
     if !job.needs_store() {
         if let Ok(outcome) = job.run() {
-            let keys: Vec<_> = shard.replica.finish_expired(outcome).into_iter().map(|key| key.key.to_vec()).collect();
+            let keys: Vec<_> =
+                shard.host.data_mut().finish_expired(outcome).into_iter().map(|key| key.key.to_vec()).collect();
             shard.propose_reclaim(&keys);
         }
         return;
@@ -358,7 +359,7 @@ async fn reclaim_stored(shard: &Shared, job: ExpireJob) -> Result<()> {
     let outcome = on_reader(move || job.run()).await?;
     let (keys, fetcher) = {
         let mut this = shard.borrow_mut();
-        (this.replica.finish_expired(outcome), this.replica.fetcher())
+        (this.host.data_mut().finish_expired(outcome), this.host.data().fetcher())
     };
     let fetched: Vec<Result<Fetched>> =
         on_reader(move || keys.into_iter().map(|key| fetcher.fetch(key)).collect()).await;
@@ -368,7 +369,7 @@ async fn reclaim_stored(shard: &Shared, job: ExpireJob) -> Result<()> {
         match fetched {
             Ok(fetched) => {
                 let key = fetched.key().key.to_vec();
-                if this.replica.admit(fetched) {
+                if this.host.data_mut().admit(fetched) {
                     expired.push(key);
                 }
             }

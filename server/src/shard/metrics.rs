@@ -141,7 +141,7 @@ impl Metrics {
 impl Shard {
     /// Publishes what was counted since the last time.
     pub(super) fn publish(&mut self) {
-        let (hits, misses) = self.replica.take_lookups();
+        let (hits, misses) = self.host.data_mut().take_lookups();
         self.metrics.batch.counters.keyspace_hits += hits;
         self.metrics.batch.counters.keyspace_misses += misses;
         self.node.stats.add(&mut self.metrics.batch);
@@ -162,27 +162,31 @@ impl Shard {
             client_bytes += conn.buffer_bytes() as u64;
             conn.info.set_buffers(conn.input_bytes(), conn.reply.output().len_bytes(), conn.buffer_bytes());
         }
-        let figures = self.replica.figures(client_bytes);
+        self.host.post_memory(client_bytes);
+        let (replica, tables, log) = (self.host.data(), self.host.tables(), self.host.log());
+        let table = &replica.table;
+        let stats = table.stats();
+        let (applied, durable) = (table.applied().index, table.durable().index);
         self.metrics.gauges.publish(&ShardFigures {
-            keys: figures.keys,
-            memory_bytes: figures.memory_bytes,
-            dataset_bytes: figures.memtable_bytes + figures.frozen_bytes + figures.cache_bytes,
+            keys: table.len_about(),
+            memory_bytes: self.host.ledger().total(),
+            dataset_bytes: stats.active_bytes + stats.frozen_bytes + tables.cache_bytes(),
             client_bytes,
             blocked_clients: self.metrics.blocked_clients,
-            writes_since_checkpoint: figures.applied_index - figures.durable_index,
-            log_bytes: figures.log_bytes,
-            checkpoints: figures.checkpoints,
-            checkpoint_running: u64::from(figures.frozen_bytes > 0),
-            checkpoint_last_ms: figures.checkpoint_last_ms,
-            writes_stopped: u64::from(self.replica.write_refusal().is_some()),
-            applied_index: figures.applied_index,
+            writes_since_checkpoint: applied.saturating_sub(durable),
+            log_bytes: log.log_bytes(),
+            checkpoints: replica.checkpoints,
+            checkpoint_running: u64::from(stats.frozen_bytes > 0),
+            checkpoint_last_ms: replica.checkpoint_last_ms,
+            writes_stopped: u64::from(self.host.fault().is_some()),
+            applied_index: applied,
             ..ShardFigures::default()
         });
         let syncs = &self.metrics.syncs;
-        let wal = figures.wal;
+        let wal = self.wal.metrics();
         let engine = [
-            figures.log_bytes,
-            figures.log_live_bytes,
+            log.log_bytes(),
+            log.live_bytes(),
             wal.batches,
             wal.syncs,
             wal.bytes,
@@ -191,16 +195,19 @@ impl Shard {
             syncs.quantile_us(500),
             syncs.quantile_us(990),
             syncs.max_us,
-            figures.memtable_bytes,
-            figures.frozen_bytes,
-            figures.cache_bytes,
-            figures.store_disk_bytes,
-            figures.store_blocking_reads,
+            stats.active_bytes,
+            stats.frozen_bytes,
+            tables.cache_bytes(),
+            tables.disk_bytes(),
+            stats.blocking_reads,
         ];
+        let status = replica.raft().status();
+        let leader = status.role.leader.unwrap_or(0);
+        let raft = [status.role.term, status.commit, status.applied, status.first, status.last, leader];
         for (at, value) in engine.into_iter().enumerate() {
             self.metrics.engine.set(at, value);
         }
-        for (at, value) in figures.raft.into_iter().enumerate() {
+        for (at, value) in raft.into_iter().enumerate() {
             self.metrics.raft.set(at, value);
         }
     }

@@ -17,29 +17,33 @@ mod conn;
 mod dispatch;
 mod jobs;
 mod metrics;
+mod pump;
 mod turn;
+mod wal;
 
+use crate::host::{Host, Outputs};
 use crate::node::Node;
-use crate::replica::Replica;
 use crate::resp::{Limits, Proto, Reply};
 use conn::{Conn, ConnKey, ConnTask, Hold};
+use holdfast_engine::wal::WalWriter;
 use metrics::Metrics;
 use slab::Slab;
 use std::cell::RefCell;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use turn::Turn;
+use wal::{Progress, Wal};
 
 /// How often the shard looks after its group: flushes, expired keys, paused connections, published figures.
 const HOUSEKEEPING_MS: u64 = 100;
 /// How often it looks whether connections that wait for the flusher, or for the end of a pause, may go on.
 const STALL_LOOK_MS: u64 = 5;
-/// How long the log rests before it states how far it is synced, so that a crash leaves at most the last batch in doubt.
-const IDLE_STATEMENT_MS: u64 = 10;
 /// Expired keys given to one log entry.
 const RECLAIM_KEYS_MAX: usize = 500;
 
@@ -49,7 +53,15 @@ pub(crate) struct Shard {
     me: Weak<RefCell<Shard>>,
     node: Arc<Node>,
     conns: Slab<Conn>,
-    replica: Replica,
+    host: Host,
+    wal: Wal,
+    /// Asks the helper thread to make the next segment ready.
+    prepare: SyncSender<()>,
+    /// When the log was last synced because a second had passed.
+    everysec_ms: u64,
+    outputs: Outputs,
+    /// The list of members changed since it was last looked at.
+    members_changed: bool,
     turn: Turn,
     turn_notify: Rc<Notify>,
     /// Wakes the idle-statement task after a turn wrote the log.
@@ -76,13 +88,19 @@ pub(crate) struct Shard {
 
 impl Shard {
     /// A shard over a recovered replica.
-    pub(crate) fn new(node: Arc<Node>, replica: Replica) -> Rc<RefCell<Shard>> {
+    pub(crate) fn new(node: Arc<Node>, host: Host, writer: WalWriter) -> io::Result<Rc<RefCell<Shard>>> {
         let limits = node.settings.limits();
-        Rc::new_cyclic(|me| {
+        let prepare = wal::spawn_preparer(writer.preparer())?;
+        Ok(Rc::new_cyclic(|me| {
             RefCell::new(Shard {
                 me: me.clone(),
                 conns: Slab::new(),
-                replica,
+                host,
+                wal: Wal::inline(writer),
+                prepare,
+                everysec_ms: 0,
+                outputs: Outputs::default(),
+                members_changed: false,
                 turn: Turn::default(),
                 turn_notify: Rc::default(),
                 wrote_notify: Rc::default(),
@@ -99,7 +117,7 @@ impl Shard {
                 wrote_log: false,
                 started: Instant::now(),
             })
-        })
+        }))
     }
 
     /// Starts the shard's own tasks on the current runtime.
@@ -142,9 +160,9 @@ impl Shard {
                 notify.notified().await;
                 // The log rests once nothing was written for the whole interval.
                 while std::mem::take(&mut me.borrow_mut().wrote_log) {
-                    tokio::time::sleep(Duration::from_millis(IDLE_STATEMENT_MS)).await;
+                    tokio::time::sleep(wal::IDLE_STATEMENT).await;
                 }
-                me.borrow_mut().replica.idle_statement();
+                me.borrow_mut().idle_statement();
             }
         });
     }
@@ -172,14 +190,28 @@ impl Shard {
     ///
     /// # Errors
     /// When the log can't be closed: the next start then finds an unclean stop, which loses nothing.
-    pub(crate) fn stop(&mut self) -> holdfast_engine::Result<()> {
+    pub(crate) fn stop(&mut self) -> Result<(), String> {
         self.commit_turn();
         for (_, conn) in &mut self.conns {
             conn.flush();
             conn.dead = true;
             conn.wake();
         }
-        self.replica.close()
+        self.host.close().map_err(|error| error.to_string())?;
+        if self.host.fault().is_none()
+            && let Progress::Done(report) = self.wal.close()
+        {
+            self.learn(report)?;
+        }
+        Ok(())
+    }
+
+    fn idle_statement(&mut self) {
+        if self.host.fault().is_none()
+            && let Err(reason) = self.wal.idle_statement()
+        {
+            self.fail_turn(&reason);
+        }
     }
 
     fn remove_conn(&mut self, key: ConnKey) {
@@ -189,7 +221,7 @@ impl Shard {
                 waker.wake();
             }
             for pinned in &conn.pinned {
-                self.replica.unpin(pinned);
+                self.host.data_mut().unpin(pinned);
             }
             self.node.clients.unregister(conn.serial);
         }
@@ -219,26 +251,23 @@ impl Shard {
 
     /// What a read takes for now: never before the group's time.
     fn read_time_ms(&self) -> u64 {
-        self.clock_ms.max(self.replica.time_ms())
+        self.clock_ms.max(self.host.data().time_ms())
     }
 
-    /// Sends the turn's replies and lets connections go on that waited for them.
+    /// Sends replies that are ready and lets connections go on that waited for them.
     fn flush_touched(&mut self) {
         let mut touched = std::mem::take(&mut self.touched);
         for key in touched.drain(..) {
             self.check_output_limit(key.place);
             let Some(conn) = self.conn_mut(key) else { continue };
             conn.touched = false;
-            if conn.pending > 0 {
-                // Only a failed turn leaves commands unanswered, and then the connection is dead.
-                conn.wake();
-                continue;
+            if conn.pending == 0 {
+                conn.pending_read_bytes = 0;
+                if conn.hold == Hold::Barrier {
+                    conn.hold = Hold::None;
+                }
             }
-            conn.pending_read_bytes = 0;
             let sent = conn.flush();
-            if conn.hold == Hold::Barrier {
-                conn.hold = Hold::None;
-            }
             if conn.input_bytes() > 0 || conn.dead {
                 conn.wake();
             }
@@ -270,9 +299,10 @@ impl Shard {
 
     /// What is done ten times a second.
     fn keep_house(&mut self) {
-        self.replica.tick(self.mono_ms());
-        let stalled = self.replica.maintain(self.clock_ms, self.mono_ms());
-        if !stalled && self.replica.write_refusal().is_none() {
+        self.host.tick(self.mono_ms());
+        let stalled = self.maintain();
+        self.pump();
+        if !stalled && self.host.fault().is_none() {
             jobs::look_for_expired(self, RECLAIM_KEYS_MAX);
         }
         self.close_idle();
@@ -281,10 +311,7 @@ impl Shard {
 
     /// Releases connections that waited for the flusher or for the end of a pause.
     fn let_go_on(&mut self) {
-        if !self.paused.is_empty()
-            && !self.replica.maintain(self.clock_ms, self.mono_ms())
-            && self.node.pause_ended(self.clock_ms)
-        {
+        if !self.paused.is_empty() && !self.maintain() && self.node.pause_ended(self.clock_ms) {
             for key in std::mem::take(&mut self.paused) {
                 self.release(key);
             }
@@ -307,7 +334,7 @@ impl Shard {
 
     /// Proposes to delete expired keys.
     fn propose_reclaim(&mut self, keys: &[Vec<u8>]) {
-        if !keys.is_empty() && self.replica.write_refusal().is_none() {
+        if !keys.is_empty() && self.host.fault().is_none() {
             let mut args: Vec<&[u8]> = vec![b""];
             args.extend(keys.iter().map(Vec::as_slice));
             self.push_internal(crate::replica::internal::RECLAIM, &args);

@@ -2,7 +2,11 @@
 //!
 //! Hops 2 to 5 of the data path. In: commands from [`super::dispatch`]. Out: one log entry (several when it would pass its
 //! cap) through Raft and the WAL with one write and one fdatasync; then the entry's commands applied in log order, each
-//! reply encoded into its connection's output.
+//! reply encoded into its connection's output. [`super::pump`] carries entries through Raft and hands back those that are
+//! committed.
+//!
+//! A node that is alone commits a turn at once. In a cluster a turn's entry is under way for a while; a second may follow it,
+//! and what is asked meanwhile gathers for the next: the slower the disks and the network, the more a turn holds.
 //!
 //! The turn's operations are kept in the order in which they came, reads that must see the turn's writes among them. A
 //! write's arguments live in the log entry alone; a waiting read's in the batch's arena.
@@ -11,16 +15,20 @@ use super::Shard;
 use super::conn::ConnKey;
 use crate::command::{self, CommandSpec, Exec};
 use crate::entry::{EntryBuilder, EntryError, EntryReader, OpArena};
-use crate::replica::{GroupKeyspace, Replica, internal};
+use crate::replica::{GroupKeyspace, InternalEffect, Replica};
 use crate::slot::key_ref;
 use bytes::Bytes;
 use holdfast_engine::table::Table;
-use holdfast_raft::{Entry, EntryKind};
+use holdfast_raft::{ConfState, Entry, EntryKind};
 use std::collections::VecDeque;
 use std::time::Instant;
 
 /// Bytes of entries after which a turn is committed though more sockets are ready.
 const TURN_BYTES_MAX: usize = 8 << 20;
+/// Entries of this node's that may be under way while another is proposed.
+const UNDER_WAY_MAX: usize = 2;
+/// What is answered to a command that was taken, but never proposed: a definite failure, so that clients may ask again.
+const NOT_PROPOSED: &str = "CLUSTERDOWN The leader changed before the command was taken; ask again";
 
 /// Bytes that a turn may put into the table above which the memtables are looked at right after it.
 const HEAVY_BYTES: usize = 1 << 20;
@@ -70,6 +78,8 @@ pub(super) struct Batch {
     term: u64,
     ops: Vec<TurnOp>,
     arena: OpArena,
+    /// Keys that need not stay in memory once the batch is applied.
+    unpins: Vec<Vec<u8>>,
 }
 
 /// What has been collected since the last commit.
@@ -86,8 +96,6 @@ pub(super) struct Turn {
     scheduled: bool,
     /// The place in its entry of the command that is being applied.
     op: u32,
-    /// Keys that need not stay in memory once the turn is applied.
-    unpins: Vec<Vec<u8>>,
     /// Batches whose entries are proposed, in index order.
     waiting: VecDeque<Batch>,
     /// Emptied batches, kept for their allocations.
@@ -155,33 +163,19 @@ impl Turn {
     fn is_empty(&self) -> bool {
         self.sealed.is_empty() && self.batch.ops.is_empty() && self.builder.count() == 0 && !self.needs_time
     }
+
+    /// What the turn holds and may add to the table, in bytes.
+    fn bytes(&self) -> usize {
+        self.builder.len_bytes() + self.sealed_bytes + self.batch.arena.len_bytes() + self.grown_bytes
+    }
+
+    /// Entries proposed here and not applied yet.
+    pub(super) fn under_way(&self) -> usize {
+        self.waiting.len()
+    }
 }
 
 impl Shard {
-    /// Applies what the log holds beyond the table, before anybody is served.
-    ///
-    /// # Errors
-    /// When the log or the store fails.
-    pub(crate) fn catch_up(&mut self) -> Result<(), String> {
-        loop {
-            let committed = self.replica.persist(self.mono_ms())?;
-            if committed.is_empty() {
-                return Ok(());
-            }
-            for entry in &committed {
-                self.apply(entry).map_err(|error| error.to_string())?;
-                while self.replica.maintain(self.clock_ms, self.mono_ms()) {
-                    // The flusher is behind; it has a thread of its own.
-                    std::thread::yield_now();
-                }
-                if let Some(reason) = self.replica.write_refusal() {
-                    return Err(reason.to_owned());
-                }
-            }
-            self.replica.finished_apply();
-        }
-    }
-
     /// Adds a write to the turn.
     pub(super) fn push_write(&mut self, place: usize, spec: &'static CommandSpec, args: &[&[u8]]) {
         self.turn.builder.push(spec.id, args);
@@ -221,20 +215,13 @@ impl Shard {
 
     /// Lets a key go once the turn in which it is used is applied.
     pub(super) fn unpin_after_turn(&mut self, keys: impl IntoIterator<Item = Vec<u8>>) {
-        self.turn.unpins.extend(keys);
+        self.turn.batch.unpins.extend(keys);
     }
 
     fn joined_turn(&mut self, place: usize) {
-        let conn = &mut self.conns[place];
-        conn.pending += 1;
-        if !conn.touched {
-            conn.touched = true;
-            let key = self.key_of(place);
-            self.touched.push(key);
-        }
+        self.conns[place].pending += 1;
         self.schedule_turn();
-        let bytes = self.turn.builder.len_bytes() + self.turn.sealed_bytes + self.turn.batch.arena.len_bytes();
-        if bytes + self.turn.grown_bytes >= TURN_BYTES_MAX {
+        if self.turn.bytes() >= TURN_BYTES_MAX {
             self.commit_turn();
         }
     }
@@ -247,7 +234,7 @@ impl Shard {
     }
 
     fn seal_entry(&mut self) {
-        let stamp_ms = self.replica.next_stamp_ms(self.clock_ms());
+        let stamp_ms = self.host.data_mut().next_stamp_ms(self.clock_ms);
         let payload = self.turn.builder.finish(stamp_ms);
         self.turn.sealed_bytes += payload.len();
         let next = self.turn.spare.pop().unwrap_or_default();
@@ -256,110 +243,159 @@ impl Shard {
         self.turn.needs_time = false;
     }
 
-    /// Commits what the turn collected, applies it and answers.
+    /// Whether another entry may follow those that are under way.
+    fn may_propose(&self) -> bool {
+        let room = self.turn.under_way() < UNDER_WAY_MAX || self.turn.bytes() >= TURN_BYTES_MAX;
+        room && !self.host.data().raft().is_transferring()
+    }
+
+    /// Commits what the turn collected, or leaves it until what is under way is applied; then does all that is due.
     pub(super) fn commit_turn(&mut self) {
         self.turn.scheduled = false;
         let heavy = self.turn.sealed_bytes + self.turn.grown_bytes >= HEAVY_BYTES;
-        if !self.turn.is_empty() {
+        if self.turn.is_empty() {
+            let unpins = std::mem::take(&mut self.turn.batch.unpins);
+            self.unpin_all(unpins);
+        } else if self.may_propose() {
             if self.turn.builder.count() > 0 || self.turn.needs_time || !self.turn.batch.ops.is_empty() {
                 self.seal_entry();
             }
-            if let Err(reason) = self.commit_sealed() {
-                self.fail_turn(&reason);
-            }
+            self.propose_sealed();
+            self.turn.sealed_bytes = 0;
+            self.turn.grown_bytes = 0;
         }
-        self.turn.sealed_bytes = 0;
-        self.turn.grown_bytes = 0;
-        for key in self.turn.unpins.drain(..) {
-            self.replica.unpin(&key);
-        }
-        self.flush_touched();
-        if self.replica.log_wants_flush() || heavy {
+        self.pump();
+        if self.host.log_wants_flush() || heavy {
             // A stall that this finds is noticed by the next write, and ended by the housekeeping.
-            self.replica.maintain(self.clock_ms, self.mono_ms());
-        }
-        if !std::mem::replace(&mut self.wrote_log, true) {
-            self.wrote_notify.notify_one();
+            self.host.maintain(self.clock_ms);
         }
     }
 
-    fn commit_sealed(&mut self) -> Result<(), String> {
+    /// Goes on with a turn that had to wait, once there is room for its entry.
+    pub(super) fn resume_turn(&mut self) {
+        if !self.turn.is_empty() && self.may_propose() {
+            self.schedule_turn();
+        }
+    }
+
+    fn propose_sealed(&mut self) {
         let mut sealed = std::mem::take(&mut self.turn.sealed);
         for (payload, mut batch) in sealed.drain(..) {
-            match self.replica.propose(payload) {
+            if self.host.fault().is_some() {
+                self.lose(batch);
+                continue;
+            }
+            match self.host.data_mut().propose(payload) {
                 Ok((term, index)) => {
                     batch.term = term;
                     batch.index = index;
                     self.turn.waiting.push_back(batch);
                 }
-                Err(reason) => {
-                    self.turn.waiting.push_back(batch);
-                    return Err(reason);
+                Err(error) => {
+                    tracing::debug!(%error, "a turn was not proposed");
+                    self.refuse_batch(batch);
                 }
             }
         }
         self.turn.sealed = sealed;
-        let started = Instant::now();
-        let mut committed = self.replica.persist(self.mono_ms())?;
-        self.metrics.record_sync(started.elapsed());
-        // Raft hands out what is committed in bounded portions.
-        while !committed.is_empty() {
-            for entry in &committed {
-                self.apply(entry).map_err(|error| error.to_string())?;
-            }
-            self.replica.finished_apply();
-            committed = self.replica.persist(self.mono_ms())?;
-        }
-        Ok(())
     }
 
-    /// A write whose fate is unknown: nothing more is answered on its connection, which closes.
-    fn fail_turn(&mut self, reason: &str) {
-        self.replica.stop_writes(reason);
-        let waiting = std::mem::take(&mut self.turn.waiting);
-        let sealed = std::mem::take(&mut self.turn.sealed);
-        // An entry that was applied in part has answered some; whoever still waits gets no answer.
-        for key in std::mem::take(&mut self.touched) {
-            if let Some(conn) = self.conn_mut(key) {
-                conn.touched = false;
-                if conn.pending > 0 {
-                    conn.dead = true;
-                }
+    fn unpin_all(&mut self, keys: Vec<Vec<u8>>) {
+        for key in keys {
+            self.host.data_mut().unpin(&key);
+        }
+    }
+
+    /// Notes that a connection has output to be sent.
+    fn touch(&mut self, key: ConnKey) {
+        if let Some(conn) = self.conn_mut(key)
+            && !std::mem::replace(&mut conn.touched, true)
+        {
+            self.touched.push(key);
+        }
+    }
+
+    /// Answers commands that were never proposed: whoever asked may ask again.
+    fn refuse_batch(&mut self, mut batch: Batch) {
+        for op in batch.ops.drain(..) {
+            let Some(key) = op.conn else { continue };
+            let Some(conn) = self.conn_mut(key) else { continue };
+            conn.pending -= 1;
+            match op.work {
+                Work::Ready(bytes) => conn.reply.output_mut().extend(&bytes),
+                Work::Write | Work::Read(_) if op.silent => {}
+                Work::Write | Work::Read(_) => conn.reply.error(NOT_PROPOSED),
+            }
+            self.touch(key);
+        }
+        self.retire(batch);
+    }
+
+    /// The outcome of commands is unknown: nothing more is answered on their connections, which close.
+    fn lose(&mut self, batch: Batch) {
+        for key in batch.ops.iter().filter_map(|op| op.conn) {
+            if let Some(conn) = self.conn_mut(key)
+                && !conn.dead
+            {
+                conn.flush();
+                conn.dead = true;
                 conn.wake();
             }
         }
-        for batch in waiting.into_iter().chain(sealed.into_iter().map(|(_, batch)| batch)) {
-            for key in batch.ops.iter().filter_map(|op| op.conn) {
-                if let Some(conn) = self.conn_mut(key) {
-                    conn.dead = true;
-                    conn.wake();
-                }
-            }
+        self.retire(batch);
+    }
+
+    /// Keeps an emptied batch for its allocations.
+    fn retire(&mut self, mut batch: Batch) {
+        self.unpin_all(std::mem::take(&mut batch.unpins));
+        batch.ops.clear();
+        batch.arena.clear();
+        (batch.index, batch.term) = (0, 0);
+        if self.turn.spare.len() < 4 {
+            self.turn.spare.push(batch);
         }
     }
 
+    /// Leadership is lost: what was proposed may be committed by the next leader, or not.
+    pub(super) fn lose_under_way(&mut self) {
+        for batch in std::mem::take(&mut self.turn.waiting) {
+            self.lose(batch);
+        }
+    }
+
+    /// The log or the store failed: nothing is written any more, and nobody who waits can be answered.
+    pub(super) fn fail_turn(&mut self, reason: &str) {
+        self.host.halt(reason);
+        self.lose_under_way();
+        for (_, batch) in std::mem::take(&mut self.turn.sealed) {
+            self.lose(batch);
+        }
+        let batch = std::mem::take(&mut self.turn.batch);
+        self.lose(batch);
+        self.turn.builder = EntryBuilder::default();
+        self.turn.needs_time = false;
+    }
+
     /// Applies one committed entry, whoever proposed it.
-    fn apply(&mut self, entry: &Entry) -> Result<(), EntryError> {
+    ///
+    /// # Errors
+    /// When it can't be read, or the store failed: this replica must go no further.
+    pub(super) fn apply(&mut self, entry: &Entry, conf: Option<ConfState>) -> Result<(), EntryError> {
         let mut batch = match self.turn.waiting.front() {
             Some(front) if front.index == entry.index => self.turn.waiting.pop_front().unwrap_or_default(),
             _ => Batch::default(),
         };
         if batch.index == entry.index && batch.term != entry.term {
             // Another leader's entry took the place: what was proposed here is lost, and its clients can't know.
-            for key in batch.ops.drain(..).filter_map(|op| op.conn) {
-                if let Some(conn) = self.conn_mut(key) {
-                    conn.dead = true;
-                    conn.wake();
-                }
-            }
+            self.lose(std::mem::take(&mut batch));
         }
         if entry.kind == EntryKind::Normal && !entry.payload.is_empty() {
             let mut commands = Window::new(&entry.payload)?;
-            self.replica.begin_apply(entry.index, commands.reader.stamp_ms());
+            self.host.data_mut().begin_apply(entry.index, commands.reader.stamp_ms());
             self.turn.op = 0;
             let mut last = None;
             if batch.ops.is_empty() {
-                while let Some((number, args)) = commands.next(&self.replica)? {
+                while let Some((number, args)) = commands.next(self.host.data())? {
                     self.run_logged(number, args, None, true, &mut last)?;
                 }
             } else {
@@ -368,7 +404,7 @@ impl Shard {
                     match op.work {
                         Work::Write => {
                             let (number, args) = commands
-                                .next(&self.replica)?
+                                .next(self.host.data())?
                                 .ok_or(EntryError::Malformed("fewer ops than proposed"))?;
                             self.run_logged(number, args, op.conn, op.silent, &mut last)?;
                         }
@@ -385,21 +421,20 @@ impl Shard {
                             }
                         }
                     }
-                    if let Some(conn) = op.conn.and_then(|key| self.conn_mut(key)) {
+                    if let Some(key) = op.conn
+                        && let Some(conn) = self.conn_mut(key)
+                    {
                         conn.pending -= 1;
+                        self.touch(key);
                     }
                 }
-                if commands.next(&self.replica)?.is_some() {
+                if commands.next(self.host.data())?.is_some() {
                     return Err(EntryError::Malformed("more ops than proposed"));
                 }
             }
         }
-        self.replica.set_applied(entry.index, entry.term);
-        batch.ops.clear();
-        batch.arena.clear();
-        if self.turn.spare.len() < 4 {
-            self.turn.spare.push(batch);
-        }
+        self.host.data_mut().finish_entry(entry, conf);
+        self.retire(batch);
         Ok(())
     }
 
@@ -412,13 +447,19 @@ impl Shard {
         silent: bool,
         last: &mut Option<Instant>,
     ) -> Result<(), EntryError> {
-        if number == internal::RECLAIM {
-            let count = self.replica.reclaim(&args[1..]);
-            self.metrics.batch.counters.expired_keys += count;
-            return Ok(());
+        match self.host.data_mut().apply_internal(number, args) {
+            InternalEffect::Reclaimed(count) => {
+                self.metrics.batch.counters.expired_keys += count;
+                return Ok(());
+            }
+            InternalEffect::Members => {
+                self.members_changed = true;
+                return Ok(());
+            }
+            InternalEffect::Unknown => {}
         }
         let spec = command::by_id(number).ok_or(EntryError::Command(number))?;
-        let now_ms = self.replica.time_ms();
+        let now_ms = self.host.data().time_ms();
         self.turn.op += 1;
         self.run(spec, args, conn, silent, now_ms, last)
     }
@@ -449,7 +490,7 @@ impl Shard {
         };
         let value_bytes_max = self.limits.bulk_bytes_max;
         let mark = reply.output().mark();
-        let mut keys = GroupKeyspace::new(&mut self.replica, spec.is_read(), touch, self.turn.op);
+        let mut keys = GroupKeyspace::new(self.host.data_mut(), spec.is_read(), touch, self.turn.op);
         spec.execute(&mut Exec { keys: &mut keys, args, reply, now_ms, value_bytes_max });
         let fault = keys.take_fault();
         if let Some(fault) = &fault {

@@ -1,0 +1,93 @@
+//! Snapshots on their way: cut into chunks on one node, put together and checked on another.
+//!
+//! ```text
+//!   View ─▶ SnapshotChunks ─▶ chunk, chunk, … last ─▶ Incoming ─▶ file, synced and verified ─▶ Host::received
+//! ```
+//!
+//! Both ends do blocking work: the server runs them on threads for that, the simulator inline.
+
+use holdfast_engine::snapshot::{SnapshotEncoder, SnapshotFile, SnapshotHeader};
+use holdfast_engine::table::View;
+use holdfast_engine::vfs::{SharedVfs, VfsFile, create_dir_durably};
+use holdfast_engine::{Error, Result};
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+
+/// About how many bytes a chunk holds.
+const CHUNK_BYTES: usize = 256 << 10;
+/// The last slot.
+const SLOT_LAST: u16 = crate::slot::SLOT_COUNT - 1;
+
+/// Cuts a view into the chunks of a snapshot.
+#[derive(Debug)]
+pub struct SnapshotChunks;
+
+impl SnapshotChunks {
+    /// Hands the chunks to `send`, each with whether it is the last, until that returns `false`.
+    ///
+    /// # Errors
+    /// When the view can't be read.
+    pub fn send_all(view: &View, mut send: impl FnMut(Vec<u8>, bool) -> bool) -> Result<()> {
+        let mut encoder = SnapshotEncoder::new(&view.header());
+        for row in view.rows(0, SLOT_LAST) {
+            let row = row?;
+            encoder.push(row.slot, row.hash, &row.key, &row.object);
+            if encoder.pending() >= CHUNK_BYTES && !send(encoder.take(), false) {
+                return Ok(());
+            }
+        }
+        send(encoder.finish(), true);
+        Ok(())
+    }
+}
+
+/// A snapshot that is being received.
+#[derive(Debug)]
+pub struct Incoming {
+    vfs: SharedVfs,
+    path: PathBuf,
+    file: Box<dyn VfsFile>,
+    offset: u64,
+}
+
+impl Incoming {
+    /// Begins a file called `name` in `dir`, which is made if need be.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn create(vfs: &SharedVfs, dir: &Path, name: &str) -> Result<Self> {
+        create_dir_durably(&**vfs, dir)?;
+        let path = dir.join(name);
+        let failed = |error| Error::io("create", &path, error);
+        let file = vfs.open(&path, true).map_err(failed)?;
+        file.set_len(0).map_err(failed)?;
+        Ok(Incoming { vfs: vfs.clone(), path, file, offset: 0 })
+    }
+
+    /// Bytes written so far.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Adds a chunk behind what there is.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.file.write_all_at(&[IoSlice::new(bytes)], self.offset);
+        written.map_err(|error| Error::io("write", &self.path, error))?;
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Syncs the file and checks every byte of it.
+    ///
+    /// # Errors
+    /// When the disk refuses, or the snapshot is damaged or incomplete.
+    pub fn finish(self) -> Result<(PathBuf, SnapshotHeader)> {
+        self.file.sync_all().map_err(|error| Error::io("sync", &self.path, error))?;
+        SnapshotFile::verify(&self.vfs, &self.path)?;
+        let header = SnapshotFile::open(&self.vfs, &self.path)?.header().clone();
+        Ok((self.path, header))
+    }
+}
