@@ -90,6 +90,14 @@ impl Output {
         }
     }
 
+    /// Appends a shared segment, however small.
+    pub(crate) fn splice_shared(&mut self, segment: &Bytes) {
+        if !segment.is_empty() {
+            self.shared.push_back((self.bytes.len(), segment.clone()));
+            self.shared_bytes += segment.len();
+        }
+    }
+
     /// Fills `slices` with what is to be sent next, in order, and returns how many slices it used. With fewer slices
     /// than pieces the rest follows at the next call.
     pub fn io_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
@@ -183,6 +191,23 @@ impl Output {
         for (position, _) in self.shared.iter_mut().skip(mark.shared) {
             *position += bytes.len();
         }
+    }
+
+    /// Replaces the bytes at `mark`, which were appended as a place for what was not known then.
+    pub(crate) fn overwrite_at(&mut self, mark: Mark, bytes: &[u8]) {
+        assert!(mark.bytes >= self.sent, "a mark is only good until bytes are sent");
+        self.bytes[mark.bytes..mark.bytes + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// What was appended since `mark`, in order, without the first `skipped` bytes, which were not shared ones.
+    pub(crate) fn for_each_since(&self, mark: Mark, skipped: usize, mut visit: impl FnMut(&[u8])) {
+        let mut at = mark.bytes + skipped;
+        for (position, segment) in self.shared.iter().skip(mark.shared) {
+            visit(&self.bytes[at..*position]);
+            visit(segment);
+            at = *position;
+        }
+        visit(&self.bytes[at..]);
     }
 
     /// Moves everything that `other` holds to the end of this output; `other` is empty afterwards.
