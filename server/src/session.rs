@@ -28,6 +28,9 @@ pub struct Session {
     pub proto: Proto,
     /// Whether the client may run commands.
     pub authenticated: bool,
+    /// The client has said READONLY: it accepts what a replica knows, which may be old. Changed by
+    /// [`Session::set_read_only`].
+    pub read_only: bool,
     info: Arc<ClientInfo>,
     reply_mode: ReplyMode,
     no_touch: bool,
@@ -36,7 +39,15 @@ pub struct Session {
 impl Session {
     /// A new connection's session. `authenticated` if no password is asked for.
     pub fn new(info: Arc<ClientInfo>, authenticated: bool) -> Self {
-        Session { id: info.id, proto: Proto::Resp2, authenticated, info, reply_mode: ReplyMode::On, no_touch: false }
+        Session {
+            id: info.id,
+            proto: Proto::Resp2,
+            authenticated,
+            read_only: false,
+            info,
+            reply_mode: ReplyMode::On,
+            no_touch: false,
+        }
     }
 
     /// What other threads see of the connection.
@@ -91,6 +102,12 @@ impl Session {
         self.info.set_proto(proto);
     }
 
+    /// READONLY and READWRITE.
+    pub(crate) fn set_read_only(&mut self, on: bool) {
+        self.read_only = on;
+        self.info.set_read_only(on);
+    }
+
     pub(crate) fn replies_on(&mut self) {
         self.reply_mode = ReplyMode::On;
     }
@@ -117,6 +134,7 @@ impl Session {
         self.authenticated = authenticated;
         self.replies_on();
         self.set_no_touch(false);
+        self.set_read_only(false);
         self.info.set_no_evict(false);
         self.info.set_name("");
     }

@@ -11,11 +11,17 @@
 
 mod address;
 mod members;
+pub mod route;
 mod topology;
+mod view;
 
 pub use address::Address;
 pub use members::{Member, Members, MembersError, NODES_MAX};
 pub use topology::{GroupView, NodeView, Topology};
+pub use view::SlotRange;
+
+#[cfg(test)]
+pub(crate) use view::tests::three_nodes;
 
 /// The number of a node in its cluster, from 1. Given once by the cluster and never reused, so that it serves as the id of
 /// the node's replicas too: a node that lost its folder comes back as another one.

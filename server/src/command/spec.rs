@@ -32,6 +32,8 @@ pub mod flag {
     pub const MOVABLEKEYS: u32 = 1 << 10;
     /// Allowed while the node is busy with a script.
     pub const ALLOW_BUSY: u32 = 1 << 11;
+    /// Not while a replica is loading its data in the background.
+    pub const NO_ASYNC_LOADING: u32 = 1 << 12;
 
     /// Names, in the order in which they are reported.
     pub(crate) const NAMES: &[(u32, &str)] = &[
@@ -47,6 +49,7 @@ pub mod flag {
         (NO_MULTI, "no_multi"),
         (MOVABLEKEYS, "movablekeys"),
         (ALLOW_BUSY, "allow_busy"),
+        (NO_ASYNC_LOADING, "no_async_loading"),
     ];
 }
 
@@ -191,8 +194,23 @@ pub enum Connection {
     MemoryMallocStats,
     FunctionFlush,
     FunctionList,
-    /// What needs a cluster, on a node that is none.
-    ClusterDisabled,
+    Readonly,
+    Readwrite,
+    Asking,
+    ClusterInfo,
+    ClusterNodes,
+    ClusterSlots,
+    ClusterShards,
+    ClusterMyid,
+    ClusterMyshardid,
+    ClusterKeyslot,
+    ClusterLinks,
+    ClusterReplicas,
+    ClusterCountFailureReports,
+    ClusterSaveconfig,
+    ClusterHelp,
+    /// Redis's commands that put nodes, slots or roles where the operator wants them.
+    ClusterManaged,
 }
 
 /// Commands about all keys or about the node, which the shard runs itself.
@@ -210,6 +228,10 @@ pub enum Special {
     Wait,
     /// Stops the node: see [`super::ShutdownOptions`].
     Shutdown,
+    /// How many keys a slot has here: see [`super::SlotOptions`].
+    CountKeysInSlot,
+    /// Some of the keys of a slot: see [`super::SlotOptions`].
+    GetKeysInSlot,
 }
 
 /// Who executes a command.

@@ -1,6 +1,7 @@
 //! The options of commands that the shard runs itself.
 
 use super::{Failure, parse_i64};
+use crate::slot::SLOT_COUNT;
 
 /// What SCAN asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +124,38 @@ impl WaitOptions {
     }
 }
 
+/// Which slot CLUSTER COUNTKEYSINSLOT and GETKEYSINSLOT ask about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotOptions {
+    /// The slot.
+    pub slot: u16,
+    /// The most keys that GETKEYSINSLOT answers; 0 for COUNTKEYSINSLOT.
+    pub count: usize,
+}
+
+impl SlotOptions {
+    /// Reads `CLUSTER COUNTKEYSINSLOT slot` or `CLUSTER GETKEYSINSLOT slot count`.
+    ///
+    /// # Errors
+    /// Redis's for what is no number, for a slot that there isn't, and for a negative count.
+    pub fn parse(args: &[&[u8]]) -> Result<Self, Failure> {
+        const INVALID_SLOT: Failure = Failure::fixed("ERR Invalid slot");
+        const INVALID: Failure = Failure::fixed("ERR Invalid slot or number of keys");
+        let number = |word: &&[u8]| parse_i64(word).ok_or(Failure::NOT_INTEGER);
+        let slot = args.get(2).map_or(Err(Failure::NOT_INTEGER), number)?;
+        let count = args.get(3).map(number).transpose()?;
+        let slot = u16::try_from(slot).ok().filter(|slot| *slot < SLOT_COUNT);
+        match (slot, count) {
+            (Some(slot), None) => Ok(SlotOptions { slot, count: 0 }),
+            (None, None) => Err(INVALID_SLOT),
+            (Some(slot), Some(count @ 0..)) => {
+                Ok(SlotOptions { slot, count: usize::try_from(count).unwrap_or(usize::MAX) })
+            }
+            (_, Some(_)) => Err(INVALID),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +195,23 @@ mod tests {
         assert!(parsed("shutdown abort").is_ok_and(|options| options.abort));
         for request in ["shutdown save nosave", "shutdown abort now", "shutdown later"] {
             assert_eq!(parsed(request), Err(Failure::SYNTAX), "{request}");
+        }
+    }
+
+    #[test]
+    fn slot_options_are_read() {
+        let parsed = |request| SlotOptions::parse(&args(request));
+        assert_eq!(parsed("cluster countkeysinslot 16383"), Ok(SlotOptions { slot: 16383, count: 0 }));
+        assert_eq!(parsed("cluster getkeysinslot 0 7"), Ok(SlotOptions { slot: 0, count: 7 }));
+        for (request, error) in [
+            ("cluster countkeysinslot x", "ERR value is not an integer or out of range"),
+            ("cluster countkeysinslot 16384", "ERR Invalid slot"),
+            ("cluster countkeysinslot -1", "ERR Invalid slot"),
+            ("cluster getkeysinslot 1 x", "ERR value is not an integer or out of range"),
+            ("cluster getkeysinslot 1 -1", "ERR Invalid slot or number of keys"),
+            ("cluster getkeysinslot 16384 1", "ERR Invalid slot or number of keys"),
+        ] {
+            assert_eq!(parsed(request).expect_err(request).text(), error);
         }
     }
 

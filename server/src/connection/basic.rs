@@ -99,6 +99,9 @@ pub(super) fn hello(context: &mut ConnContext<'_>) {
         context.reply.set_proto(proto);
     }
     let id = context.session.id as i64;
+    let topology = context.node.topology();
+    let mode = if topology.is_some() { "cluster" } else { "standalone" };
+    let leads = topology.is_none_or(|topology| topology.leads(topology.me));
     let reply = &mut *context.reply;
     reply.map(7);
     reply.bulk(b"server");
@@ -110,17 +113,20 @@ pub(super) fn hello(context: &mut ConnContext<'_>) {
     reply.bulk(b"id");
     reply.int(id);
     reply.bulk(b"mode");
-    reply.bulk(b"standalone");
+    reply.bulk(mode.as_bytes());
     reply.bulk(b"role");
-    reply.bulk(b"master");
+    reply.bulk(if leads { b"master".as_slice() } else { b"replica" });
     reply.bulk(b"modules");
     reply.array(0);
 }
 
-/// A single node has one database: number 0.
+/// There is one database: number 0.
 pub(super) fn select(context: &mut ConnContext<'_>) {
     match context.integer(1, NOT_AN_INTEGER) {
         Some(0) => context.reply.ok(),
+        Some(_) if context.node.is_clustered() => {
+            context.reply.error("ERR SELECT is not allowed in cluster mode");
+        }
         Some(_) => context.reply.error("ERR DB index is out of range"),
         None => {}
     }

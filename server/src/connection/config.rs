@@ -1,8 +1,8 @@
 //! CONFIG GET, SET, RESETSTAT and REWRITE.
 //!
 //! Four kinds of names are known: settings of our own, other names of Redis for some of them (`proto-max-bulk-len`,
-//! `loglevel`), names whose value tells the truth about Holdfast whatever is set (`appendfsync`, `appendonly`), and those
-//! of [`config_stored`](super::config_stored) that mean nothing here.
+//! `loglevel`), names whose value tells the truth about Holdfast whatever is set (`appendfsync`, `appendonly`,
+//! `cluster-enabled`), and those of [`config_stored`](super::config_stored) that mean nothing here.
 
 use super::config_stored::{FIXED, FSYNC_MODES, Kind, LOG_LEVELS, STORED};
 use super::{ConnContext, shown};
@@ -28,6 +28,7 @@ enum Entry {
     Truth(&'static str, Kind),
     Stored(&'static str, &'static str, Kind),
     Fixed(&'static str),
+    ClusterEnabled,
 }
 
 fn own(name: &str) -> Option<&'static Setting> {
@@ -41,7 +42,8 @@ fn entries() -> impl Iterator<Item = (&'static str, Entry)> {
     let truths = TRUTHS.iter().map(|(name, kind)| (*name, Entry::Truth(name, *kind)));
     let stored = STORED.iter().map(|(name, value, kind)| (*name, Entry::Stored(name, value, *kind)));
     let fixed = FIXED.iter().map(|(name, value)| (*name, Entry::Fixed(value)));
-    own_names.chain(aliases).chain([("loglevel", Entry::LogLevel)]).chain(truths).chain(stored).chain(fixed)
+    let others = [("loglevel", Entry::LogLevel), ("cluster-enabled", Entry::ClusterEnabled)];
+    own_names.chain(aliases).chain(others).chain(truths).chain(stored).chain(fixed)
 }
 
 #[cfg(test)]
@@ -76,6 +78,7 @@ impl Entry {
             Entry::Truth(..) => "yes".to_owned(),
             Entry::Stored(name, value, _) => live.stored(name).unwrap_or_else(|| value.to_owned()),
             Entry::Fixed(value) => value.to_owned(),
+            Entry::ClusterEnabled => if node.is_clustered() { "yes" } else { "no" }.to_owned(),
         }
     }
 }
@@ -124,7 +127,7 @@ fn plan(entry: Entry, value: &[u8]) -> Result<Action, String> {
         }
         Entry::Truth(name, kind) => return Ok(Action::Nothing(name, kind.check(value)?)),
         Entry::Stored(name, _, kind) => return Ok(Action::Store(name, kind.check(value)?)),
-        Entry::Fixed(_) => return Err("can't set immutable config".to_owned()),
+        Entry::Fixed(_) | Entry::ClusterEnabled => return Err("can't set immutable config".to_owned()),
     };
     if setting.change == Change::AtStart {
         // Redis lets nobody move its folder over the network, and says so in these words.

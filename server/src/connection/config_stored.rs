@@ -137,7 +137,6 @@ pub(super) const FIXED: &[(&str, &str)] = &[
     ("aclfile", ""),
     ("appenddirname", "appendonlydir"),
     ("appendfilename", "appendonly.aof"),
-    ("cluster-enabled", "no"),
     ("daemonize", "no"),
     ("databases", "1"),
     ("dbfilename", "dump.rdb"),

@@ -4,6 +4,7 @@
 //! backlog, forks), the value of an idle Redis. Sections of our own follow: `holdfast`, and one for each part that has
 //! registered figures with the node (raft, engine, shards).
 
+use super::replication::{cluster, replication};
 use super::server::last_save_ms;
 use super::{ConnContext, process};
 use crate::command::by_id;
@@ -77,7 +78,7 @@ fn server(context: &ConnContext<'_>, text: &mut InfoText) {
     text.line("redis_git_sha1", "00000000");
     text.line("redis_git_dirty", 0);
     text.line("redis_build_id", "0");
-    text.line("redis_mode", "standalone");
+    text.line("redis_mode", if node.is_clustered() { "cluster" } else { "standalone" });
     text.line("os", process::operating_system());
     text.line("arch_bits", usize::BITS);
     text.line("multiplexing_api", "epoll");
@@ -208,21 +209,6 @@ fn stats(context: &ConnContext<'_>, text: &mut InfoText) {
     text.line("client_output_buffer_limit_disconnections", counters.output_limit_disconnections);
 }
 
-fn replication(context: &ConnContext<'_>, text: &mut InfoText) {
-    text.section("Replication");
-    text.line("role", "master");
-    text.line("connected_slaves", 0);
-    text.line("master_failover_state", "no-failover");
-    text.line("master_replid", context.node.run_id());
-    text.line("master_replid2", "0000000000000000000000000000000000000000");
-    text.line("master_repl_offset", context.node.shard_figures().applied_index);
-    text.line("second_repl_offset", -1);
-    text.line("repl_backlog_active", 0);
-    text.line("repl_backlog_size", 0);
-    text.line("repl_backlog_first_byte_offset", 0);
-    text.line("repl_backlog_histlen", 0);
-}
-
 fn cpu(_context: &ConnContext<'_>, text: &mut InfoText) {
     let (system, user) = process::processor_seconds();
     text.section("CPU");
@@ -262,11 +248,6 @@ fn errorstats(context: &ConnContext<'_>, text: &mut InfoText) {
 
 fn latencystats(_context: &ConnContext<'_>, text: &mut InfoText) {
     text.section("Latencystats");
-}
-
-fn cluster(_context: &ConnContext<'_>, text: &mut InfoText) {
-    text.section("Cluster");
-    text.line("cluster_enabled", 0);
 }
 
 fn keyspace(context: &ConnContext<'_>, text: &mut InfoText) {

@@ -10,11 +10,15 @@
 
 mod basic;
 mod client;
+mod cluster;
+#[cfg(test)]
+mod cluster_tests;
 mod config;
 mod config_stored;
 mod info;
 mod memory;
 mod process;
+mod replication;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -123,6 +127,9 @@ pub(crate) fn config_names() -> Vec<&'static str> {
     config::names()
 }
 
+/// What CLUSTER and its like answer on a node that is in no cluster.
+pub(crate) const CLUSTER_DISABLED: &str = "ERR This instance has cluster support disabled";
+
 /// Runs a connection command. Exactly one value is written to the reply, except by CLIENT REPLY OFF and SKIP.
 pub fn run(command: Connection, context: &mut ConnContext<'_>) {
     let handler: fn(&mut ConnContext<'_>) = match command {
@@ -159,7 +166,7 @@ pub fn run(command: Connection, context: &mut ConnContext<'_>) {
         Connection::ConfigHelp => config::help,
         Connection::Time => server::time,
         Connection::Lastsave => server::lastsave,
-        Connection::Role => server::role,
+        Connection::Role => replication::role,
         Connection::SlowlogGet => server::slowlog_get,
         Connection::SlowlogLen => server::slowlog_len,
         Connection::SlowlogReset => server::slowlog_reset,
@@ -177,7 +184,22 @@ pub fn run(command: Connection, context: &mut ConnContext<'_>) {
         Connection::MemoryMallocStats => memory::malloc_stats,
         Connection::FunctionFlush => server::function_flush,
         Connection::FunctionList => server::function_list,
-        Connection::ClusterDisabled => server::cluster_disabled,
+        Connection::Readonly => cluster::readonly,
+        Connection::Readwrite => cluster::readwrite,
+        Connection::Asking => cluster::asking,
+        Connection::ClusterInfo => cluster::info,
+        Connection::ClusterNodes => cluster::nodes,
+        Connection::ClusterSlots => cluster::slots,
+        Connection::ClusterShards => cluster::shards,
+        Connection::ClusterMyid => cluster::myid,
+        Connection::ClusterMyshardid => cluster::myshardid,
+        Connection::ClusterKeyslot => cluster::keyslot,
+        Connection::ClusterLinks => cluster::links,
+        Connection::ClusterReplicas => cluster::replicas,
+        Connection::ClusterCountFailureReports => cluster::count_failure_reports,
+        Connection::ClusterSaveconfig => cluster::saveconfig,
+        Connection::ClusterHelp => cluster::help,
+        Connection::ClusterManaged => cluster::managed,
     };
     handler(context);
 }

@@ -1,4 +1,4 @@
-//! TIME, LASTSAVE, ROLE, SLOWLOG, LATENCY, and the little of FUNCTION and CLUSTER that a single node answers.
+//! TIME, LASTSAVE, SLOWLOG, LATENCY, and the little of FUNCTION that there is.
 
 use super::{ConnContext, shown};
 use crate::command::parse_i64;
@@ -17,13 +17,6 @@ pub(super) fn lastsave(context: &mut ConnContext<'_>) {
 /// The last checkpoint, or the start, which recovered everything.
 pub(super) fn last_save_ms(context: &ConnContext<'_>) -> u64 {
     context.node.shard_figures().checkpoint_last_ms.max(context.node.started_ms)
-}
-
-pub(super) fn role(context: &mut ConnContext<'_>) {
-    context.reply.array(3);
-    context.reply.bulk(b"master");
-    context.reply.int(context.node.shard_figures().applied_index as i64);
-    context.reply.array(0);
 }
 
 pub(super) fn slowlog_get(context: &mut ConnContext<'_>) {
@@ -138,8 +131,4 @@ pub(super) fn function_flush(context: &mut ConnContext<'_>) {
 
 pub(super) fn function_list(context: &mut ConnContext<'_>) {
     context.reply.array(0);
-}
-
-pub(super) fn cluster_disabled(context: &mut ConnContext<'_>) {
-    context.reply.error("ERR This instance has cluster support disabled");
 }

@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 const NOW_MS: u64 = 1_700_000_005_678;
 
 /// A connection that runs commands as the shard does.
-struct Client {
-    node: Arc<Node>,
-    session: Session,
+pub(super) struct Client {
+    pub(super) node: Arc<Node>,
+    pub(super) session: Session,
     info: Arc<ClientInfo>,
     reply: Reply,
     outcome: Outcome,
@@ -26,14 +26,14 @@ struct Client {
 static PORT: AtomicU16 = AtomicU16::new(10_000);
 
 impl Client {
-    fn of(node: &Arc<Node>) -> Client {
+    pub(super) fn of(node: &Arc<Node>) -> Client {
         let address = SocketAddr::from(([127, 0, 0, 1], PORT.fetch_add(1, Relaxed)));
         let (session, info) = node.clients.register(address, node.address, NOW_MS, node);
         let reply = Reply::new(Proto::Resp2);
         Client { node: Arc::clone(node), session, info, reply, outcome: Outcome::Continue, now_ms: NOW_MS }
     }
 
-    fn new() -> Client {
+    pub(super) fn new() -> Client {
         Client::of(&test_node(Settings::default()))
     }
 
@@ -63,33 +63,33 @@ impl Client {
     }
 
     /// Sends the words of `line`; `''` is an empty one.
-    fn send(&mut self, line: &str) -> String {
+    pub(super) fn send(&mut self, line: &str) -> String {
         let mut words = Vec::new();
         assert!(crate::resp::split_line(line.as_bytes(), &mut words), "{line}");
         let args: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
         String::from_utf8(self.send_args(&args)).unwrap()
     }
 
-    fn value(&mut self, line: &str) -> Value {
+    pub(super) fn value(&mut self, line: &str) -> Value {
         let bytes = self.send(line);
         let mut values = Value::parse_all(bytes.as_bytes()).unwrap();
         assert_eq!(values.len(), 1, "{line}: {bytes:?}");
         values.remove(0)
     }
 
-    fn text(&mut self, line: &str) -> String {
+    pub(super) fn text(&mut self, line: &str) -> String {
         self.value(line).as_text().unwrap_or_else(|| panic!("{line} answers a text")).into_owned()
     }
 
     /// Runs a transcript: pairs of a command and its reply.
-    fn check(&mut self, transcript: &[(&str, &str)]) {
+    pub(super) fn check(&mut self, transcript: &[(&str, &str)]) {
         for (line, expected) in transcript {
             assert_eq!(self.send(line), *expected, "{line}");
         }
     }
 
     /// The values that CONFIG GET finds, as `name=value` words.
-    fn config(&mut self, patterns: &str) -> String {
+    pub(super) fn config(&mut self, patterns: &str) -> String {
         let Value::Array(words) = self.value(&format!("CONFIG GET {patterns}")) else { panic!("an array") };
         let words: Vec<String> = words.iter().map(|word| word.as_text().unwrap().into_owned()).collect();
         words.chunks(2).map(|pair| pair.join("=")).collect::<Vec<_>>().join(" ")

@@ -40,6 +40,7 @@ pub struct ClientInfo {
     file_handle: AtomicI32,
     no_evict: AtomicBool,
     no_touch: AtomicBool,
+    read_only: AtomicBool,
     killed: AtomicBool,
     blocked: AtomicBool,
     /// 0 none, 1 timeout, 2 error.
@@ -72,6 +73,7 @@ impl ClientInfo {
             file_handle: AtomicI32::new(-1),
             no_evict: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
+            read_only: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             unblock: AtomicU8::new(0),
@@ -190,12 +192,17 @@ impl ClientInfo {
         self.no_touch.store(on, Relaxed);
     }
 
+    pub(crate) fn set_read_only(&self, on: bool) {
+        self.read_only.store(on, Relaxed);
+    }
+
     /// The line of CLIENT LIST, with its line end.
     pub fn describe(&self, now_ms: u64) -> String {
         let mut flags = String::new();
         for (flag, on) in [
             ('b', self.is_blocked()),
             ('A', self.is_killed()),
+            ('r', self.read_only.load(Relaxed)),
             ('e', self.no_evict.load(Relaxed)),
             ('T', self.no_touch.load(Relaxed)),
         ] {

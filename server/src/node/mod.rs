@@ -17,6 +17,7 @@ mod clients;
 mod gauges;
 mod live;
 mod pause;
+mod published;
 mod slowlog;
 mod stats;
 
@@ -24,9 +25,11 @@ pub use clients::{ClientFilter, ClientInfo, ClientRegistry, UnblockReason};
 pub use gauges::{GaugeSet, InfoSource, InfoText, ShardFigures, ShardGauges};
 pub use live::Live;
 pub use pause::{Pause, PauseMode};
+pub(crate) use published::Published;
 pub use slowlog::{SlowLog, SlowLogEntry};
 pub use stats::{COMMAND_IDS_MAX, CommandCounts, Counters, RateFigures, Stats, StatsBatch};
 
+use crate::cluster::Topology;
 use crate::settings::Settings;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -69,6 +72,7 @@ pub struct Node {
     shards: Mutex<Vec<Arc<ShardGauges>>>,
     sources: RwLock<Vec<Arc<dyn InfoSource>>>,
     log_level_hook: RwLock<Option<Hook>>,
+    published: RwLock<Option<Arc<Published>>>,
     stop: watch::Sender<bool>,
 }
 
@@ -103,6 +107,7 @@ impl Node {
             shards: Mutex::default(),
             sources: RwLock::default(),
             log_level_hook: RwLock::default(),
+            published: RwLock::default(),
             stop,
         })
     }
@@ -176,6 +181,28 @@ impl Node {
     /// The sections of INFO beyond Redis's.
     pub fn info_sources(&self) -> Vec<Arc<dyn InfoSource>> {
         self.sources.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The cluster as this node believes it to be; none if it is no cluster (`cluster-enabled no`). Two reference counts and
+    /// an uncontended lock: fit to be asked for once a turn.
+    pub fn topology(&self) -> Option<Arc<Topology>> {
+        self.published().map(|published| Arc::clone(&published.topology))
+    }
+
+    /// Whether the node answers as a cluster's.
+    pub fn is_clustered(&self) -> bool {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Replaces what the node believes of the cluster. To be called on every change; from the first call on the node answers
+    /// as a cluster's.
+    pub fn publish_topology(&self, topology: Arc<Topology>) {
+        let mut place = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        *place = Some(Arc::new(Published::new(topology, place.as_deref())));
+    }
+
+    pub(crate) fn published(&self) -> Option<Arc<Published>> {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says what to do when `CONFIG SET log-level` changes the level; the hook gets its name.

@@ -6,12 +6,13 @@
 
 use super::conn::{ConnKey, Hold};
 use super::{AbortOnPanic, Shard};
-use crate::command::{CommandSpec, Failure, ScanOptions, ShutdownOptions, Special, WaitOptions, glob};
+use crate::command::{CommandSpec, Failure, ScanOptions, ShutdownOptions, SlotOptions, Special, WaitOptions, glob};
+use crate::connection::CLUSTER_DISABLED;
 use crate::node::UnblockReason;
 use crate::resp::Reply;
 use crate::slot::owned_key;
 use holdfast_engine::Result;
-use holdfast_engine::table::{ExpireJob, Fetched, Len, ObjectKind, ScanPage, ScanPosition};
+use holdfast_engine::table::{ExpireJob, Fetched, Len, ObjectKind, ScanPage, ScanPosition, ScanRow};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -24,6 +25,8 @@ const PAGE_KEYS_MAX: usize = 4096;
 const SCAN_BYTES_MAX: usize = 4 << 20;
 /// Low bits of a SCAN cursor: the hash. The slot stands above them, so that a cursor says where it is.
 const CURSOR_HASH_BITS: u32 = 50;
+/// Keys looked at in the first step through a slot.
+const SLOT_PAGE_KEYS_MIN: usize = 16;
 /// Keys looked at in one step of RANDOMKEY: the first that is not expired is the answer.
 const RANDOM_PAGE_KEYS: usize = 8;
 
@@ -104,6 +107,14 @@ impl Shard {
                 }
                 Err(failure) => Err(failure),
             },
+            Special::CountKeysInSlot | Special::GetKeysInSlot if !self.node.is_clustered() => {
+                Err(Failure::fixed(CLUSTER_DISABLED))
+            }
+            Special::CountKeysInSlot => SlotOptions::parse(args)
+                .map(|options| Box::pin(count_keys_in_slot(Rc::clone(&shard), options.slot)) as _),
+            Special::GetKeysInSlot => {
+                SlotOptions::parse(args).map(|options| Box::pin(get_keys_in_slot(Rc::clone(&shard), options)) as _)
+            }
         };
         self.conns[place].session.info().ran(spec.id);
         let job = match job {
@@ -248,6 +259,62 @@ async fn keys(shard: Shared, pattern: Vec<u8>) -> Answer {
         if bytes > limit {
             return Err(Failure::fixed("ERR the reply to KEYS would be over output-bytes-max; use SCAN"));
         }
+    }
+    Ok(Box::new(move |reply| {
+        reply.array(found.len());
+        for key in &found {
+            reply.bulk(key);
+        }
+    }))
+}
+
+/// Walks over the keys of one slot, expired ones left out, until `wanted` have been seen.
+async fn walk_slot(
+    shard: &Shared,
+    slot: u16,
+    wanted: usize,
+    mut see: impl FnMut(Box<[u8]>),
+) -> std::result::Result<(), Failure> {
+    let mut next = Some(ScanPosition { slot, hash50: 0 });
+    // Small at first: tools ask for one slot after another, and most slots have few keys.
+    let mut limit = SLOT_PAGE_KEYS_MIN;
+    let mut seen = 0;
+    while let Some(from) = next
+        && from.slot == slot
+        && seen < wanted
+    {
+        let page = page(shard, from, limit).await?;
+        let time_ms = shard.borrow().replica.time_ms();
+        let live = |row: &ScanRow| row.slot == slot && (row.deadline_ms == 0 || row.deadline_ms > time_ms);
+        for row in page.rows.into_iter().filter(live).take(wanted - seen) {
+            see(row.key);
+            seen += 1;
+        }
+        next = page.next;
+        limit = (limit * 4).min(PAGE_KEYS_MAX);
+    }
+    Ok(())
+}
+
+async fn count_keys_in_slot(shard: Shared, slot: u16) -> Answer {
+    let mut count: i64 = 0;
+    walk_slot(&shard, slot, usize::MAX, |_| count += 1).await?;
+    Ok(Box::new(move |reply| reply.int(count)))
+}
+
+async fn get_keys_in_slot(shard: Shared, options: SlotOptions) -> Answer {
+    let limit = shard.borrow().node.settings.output_bytes_max;
+    let (mut found, mut bytes) = (Vec::new(), 0usize);
+    walk_slot(&shard, options.slot, options.count, |key| {
+        bytes += key.len() + 32;
+        // What is over the limit is refused below; it needn't be kept for that.
+        if bytes <= limit {
+            found.push(key);
+        }
+    })
+    .await?;
+    if bytes > limit {
+        return Err(Failure::fixed("ERR the reply would be over output-bytes-max; ask for fewer keys"));
     }
     Ok(Box::new(move |reply| {
         reply.array(found.len());
