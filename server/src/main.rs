@@ -1,27 +1,35 @@
 //! The `holdfast` binary.
 
-use holdfast_server::{logging, server, settings};
+use holdfast_server::settings::{Launch, Settings};
+use holdfast_server::{logging, membership::Entry, server, settings, supervisor};
 use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let settings = match settings::load(std::env::args_os(), std::env::vars_os()) {
-        Ok(settings) => settings,
+    match settings::load_launch(std::env::args_os(), std::env::vars_os()) {
+        Ok(Launch::Node(settings, entry)) => run_node(*settings, entry),
+        Ok(Launch::Cluster(plan)) => exit(supervisor::run(&plan)),
         Err(error) => {
             error.print();
-            return ExitCode::from(error.exit_code());
+            ExitCode::from(error.exit_code())
         }
-    };
-    let log = match logging::start(&settings) {
-        Ok(log) => log,
+    }
+}
+
+fn run_node(settings: Settings, entry: Entry) -> ExitCode {
+    match logging::start(&settings) {
+        Ok(log) => exit(server::run(settings, entry, log)),
         Err(error) => {
             eprintln!("holdfast: cannot write the log file {}: {error}", settings.log_file.display());
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    match server::run(settings, log) {
+    }
+}
+
+fn exit<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("holdfast: {error}");

@@ -1,9 +1,13 @@
 //! Brings a node up and takes it down: folder, recovery, listener, signals.
 
+use crate::cluster::{self, Address, NodeId};
+use crate::host::ClusterIdentity;
 use crate::logging::LevelHandle;
+use crate::membership::{self, Entry};
 use crate::node::{MAX_CLIENTS_REFUSAL, Node};
-use crate::settings::Settings;
-use crate::shard::{Shard, wall_clock_ms};
+use crate::peer::{JoinRequest, PeerOptions, PeerSink, Peers};
+use crate::settings::{Durability, PEER_PORT_OFFSET, Settings};
+use crate::shard::{ClusterStart, Shard, ShardSink, wall_clock_ms};
 use crate::storage;
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -47,10 +51,9 @@ pub enum StartError {
 ///
 /// # Errors
 /// When it can't start, or can't stop cleanly.
-pub fn run(settings: Settings, log: LevelHandle) -> Result<(), StartError> {
+pub fn run(settings: Settings, entry: Entry, log: LevelHandle) -> Result<(), StartError> {
     let settings = Arc::new(settings);
     raise_file_limit(u64::from(settings.maxclients) + SPARE_FILES);
-    // The port first: a taken one is the commonest refusal, and costs nothing to find out.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(settings.reader_threads)
@@ -58,13 +61,32 @@ pub fn run(settings: Settings, log: LevelHandle) -> Result<(), StartError> {
         .build_local(tokio::runtime::LocalOptions::default())
         .map_err(StartError::Runtime)?;
     runtime.block_on(async move {
+        // The port first: a taken one is the commonest refusal, and costs nothing to find out.
         let listener = listen(SocketAddr::new(settings.bind, settings.port), settings.tcp_backlog)?;
         let address = listener.local_addr().map_err(StartError::Runtime)?;
         let (stop, mut stopped) = watch::channel(false);
         watch_signals(stop.clone());
-        let folder = storage::open_folder(&settings, random_u128())?;
+        let mut folder = storage::open_folder(&settings, random_u128())?;
+        let clustered = entry != Entry::Start || folder.identity().cluster != 0;
+        let member = match clustered {
+            true => Some(Member::prepare(&settings, address, folder.identity().folder)?),
+            false => None,
+        };
+        match (&entry, &member) {
+            (Entry::Init, _) => membership::found(&mut folder)?,
+            (Entry::Join(ask), Some(member)) => {
+                // NB: a signal ends the wait; nothing was started that needs an orderly stop.
+                tokio::select! {
+                    joined = membership::join(&mut folder, ask, member.request()) => joined?,
+                    _ = stopped.wait_for(|stop| *stop) => return Ok(()),
+                }
+            }
+            _ => {}
+        }
+        let hints = membership::stored_peers(&folder);
         let opened = storage::open_host(&settings, folder, random_u128())?;
         let summary = storage::summarize(&opened.report);
+        let identity = opened.host.identity();
         let node = Node::new(Arc::clone(&settings), address, wall_clock_ms(), random_u128(), stop);
         node.on_log_level(move |level| log.set(level));
         if !summary.is_empty() {
@@ -73,16 +95,87 @@ pub fn run(settings: Settings, log: LevelHandle) -> Result<(), StartError> {
         let shard = Shard::new(Arc::clone(&node), opened.host, opened.writer).map_err(StartError::Runtime)?;
         shard.borrow_mut().catch_up().map_err(StartError::Recovery)?;
         Shard::start(&shard);
-        print_banner(&settings, address, &summary);
+        let sink = Rc::new(ShardSink::default());
+        sink.attach(&shard);
+        if let (Some(member), Some(identity)) = (&member, identity) {
+            member.take_part(&shard, &sink, identity, hints)?;
+        }
+        print_banner(&settings, address, &summary, member.as_ref().zip(identity));
+        if let Some(member) = member
+            && let Some(peers) = shard.borrow().peers()
+        {
+            tokio::task::spawn_local(peers.serve(member.listener));
+        }
         tokio::task::spawn_local(accept(listener, Rc::clone(&shard), Arc::clone(&node)));
         // An error means that the sender is gone: there is nobody left who could ask for a stop.
         let _ = stopped.wait_for(|stop| *stop).await;
         tracing::info!("stopping");
-        let clean = shard.borrow_mut().stop();
-        clean.map_err(StartError::Recovery)?;
+        Shard::stop(&shard).await.map_err(StartError::Recovery)?;
         tracing::info!("stopped");
         Ok(())
     })
+}
+
+/// What a node of a cluster has beside a node that is alone.
+struct Member {
+    listener: TcpListener,
+    folder: u128,
+    client: Address,
+    peer: Address,
+}
+
+impl Member {
+    /// Listens for peers, and works out what others are told of this node.
+    fn prepare(settings: &Settings, client: SocketAddr, folder: u128) -> Result<Self, StartError> {
+        if settings.durability != Durability::Always {
+            return Err(StartError::Recovery(format!(
+                "durability is '{}', but a node of a cluster needs 'always': a vote or an entry that it has promised to keep must \
+                 survive a power cut",
+                settings.durability
+            )));
+        }
+        let host = settings.announced_host();
+        if settings.announce_host.is_empty() && settings.bind.is_unspecified() {
+            return Err(StartError::Recovery(format!(
+                "bind is {}, which is no address that others could connect to: say with --announce-host how they reach this \
+                 node",
+                settings.bind
+            )));
+        }
+        // Client port 0 picks a free one, and then so does the peer port.
+        let port = match (settings.peer_port, settings.port) {
+            (0, 0) => 0,
+            (0, port) => port.checked_add(PEER_PORT_OFFSET).ok_or_else(|| {
+                StartError::Recovery(format!("there is no port {port} + {PEER_PORT_OFFSET} for peers: set --peer-port"))
+            })?,
+            (port, _) => port,
+        };
+        let listener = listen(SocketAddr::new(settings.bind, port), settings.tcp_backlog)?;
+        let port = listener.local_addr().map_err(StartError::Runtime)?.port();
+        let (client, peer) = (Address::new(host.clone(), client.port()), Address::new(host, port));
+        Ok(Member { listener, folder, client, peer })
+    }
+
+    fn request(&self) -> JoinRequest {
+        JoinRequest { folder: self.folder, client: self.client.clone(), peer: self.peer.clone() }
+    }
+
+    /// Connects the shard to its peers.
+    fn take_part(
+        &self,
+        shard: &Rc<RefCell<Shard>>,
+        sink: &Rc<ShardSink>,
+        identity: ClusterIdentity,
+        hints: Vec<(NodeId, Address)>,
+    ) -> Result<(), StartError> {
+        let seed = random_u128() as u64;
+        let ClusterIdentity { cluster, node } = identity;
+        let options = PeerOptions::new(cluster, node, self.client.clone(), self.peer.clone(), seed);
+        let sink: Rc<dyn PeerSink> = Rc::clone(sink) as _;
+        let peers = Peers::new(options, Rc::downgrade(&sink));
+        let me = cluster::Member { folder: self.folder, client: self.client.clone(), peer: self.peer.clone() };
+        Shard::start_cluster(shard, ClusterStart { identity, me, peers, hints, seed }).map_err(StartError::Runtime)
+    }
 }
 
 fn listen(address: SocketAddr, backlog: u32) -> Result<TcpListener, StartError> {
@@ -184,7 +277,7 @@ fn watch_signals(stop: watch::Sender<bool>) {
     }
 }
 
-fn print_banner(settings: &Settings, address: SocketAddr, summary: &str) {
+fn print_banner(settings: &Settings, address: SocketAddr, summary: &str, member: Option<(&Member, ClusterIdentity)>) {
     let host = if address.ip().is_loopback() { String::new() } else { format!(" -h {}", address.ip()) };
     let mut text = format!(
         "holdfast {}: a durable key-value database that speaks the Redis protocol\n  address     {address}\n  data        {} (store: {})\n  durability  {}\n",
@@ -196,7 +289,11 @@ fn print_banner(settings: &Settings, address: SocketAddr, summary: &str) {
     if !summary.is_empty() {
         text.push_str(&format!("  recovery    {summary}\n"));
     }
-    text.push_str(&format!("  connect     redis-cli{host} -p {}\n", address.port()));
+    if let Some((member, ClusterIdentity { cluster, node })) = member {
+        text.push_str(&format!("  cluster     node {node} of {cluster:032x}, peers on {}\n", member.peer));
+    }
+    let cluster = if member.is_some() { " -c" } else { "" };
+    text.push_str(&format!("  connect     redis-cli{cluster}{host} -p {}\n", address.port()));
     let mut out = io::stdout().lock();
     // A closed standard output is no reason not to serve.
     let _ = out.write_all(text.as_bytes());

@@ -26,14 +26,15 @@ use holdfast_engine::table::{
     Admitted, Applied, ExpireJob, ExpireOutcome, Fetched, Fetcher, Len, LenOutcome, OwnedKey, ScanJob, ScanOutcome,
     ScanPage, ScanPosition, Table,
 };
-use holdfast_raft::{ConfChange, ConfState, ConfStep, Entry, ProposeError, Raft, WriteBatch};
+use holdfast_raft::{ConfChange, ConfState, ConfStep, Entry, ProposeError, Raft, SnapshotMeta, WriteBatch};
 use std::collections::VecDeque;
 
 /// Commands that the server itself writes to the log. Numbers from here up are never given to a client's command.
 pub(crate) mod internal {
     /// Deletes the keys given, those of them whose deadline has passed by the entry's stamp.
     pub(crate) const RECLAIM: u16 = 0xFF01;
-    /// Adds a node to the cluster's list, or changes the addresses of one: folder, client address, peer address.
+    /// Adds a node to the cluster's list, or changes the addresses of one: number (0: the next that is free), folder, client
+    /// address, peer address.
     pub(crate) const MEMBER: u16 = 0xFF02;
 }
 
@@ -179,6 +180,36 @@ impl Replica {
         self.raft.read_index(now, context)
     }
 
+    /// A message to a peer could not be delivered.
+    pub fn unreachable(&mut self, id: NodeId) {
+        self.raft.report_unreachable(id);
+    }
+
+    /// Hands leadership to another voter. `false`: not now.
+    pub fn transfer_leader(&mut self, target: NodeId) -> bool {
+        self.raft.transfer_leader(target).is_ok()
+    }
+
+    /// Announces a snapshot whose data `to` has.
+    pub fn send_snapshot(&mut self, to: NodeId, meta: SnapshotMeta) {
+        self.raft.send_snapshot(to, meta);
+    }
+
+    /// How sending a snapshot ended; see [`Raft::report_snapshot`].
+    pub fn report_snapshot(&mut self, to: NodeId, delivered: bool) {
+        self.raft.report_snapshot(to, delivered);
+    }
+
+    /// Whether a follower waits for a snapshot, as far as this leader knows.
+    pub fn awaits_snapshot(&self, id: NodeId) -> bool {
+        self.raft.status().peers.iter().any(|peer| peer.id == id && peer.awaits_snapshot)
+    }
+
+    /// Up to where followers' logs are known to equal this leader's, durably.
+    pub fn matched(&self) -> Vec<(NodeId, u64)> {
+        self.raft.status().peers.iter().map(|peer| (peer.id, peer.matched)).collect()
+    }
+
     /// What the leader should do about the membership, if anything: take in a node that the list has and the group hasn't,
     /// or give a vote to a learner that has caught up.
     pub(crate) fn membership_step(&self) -> Option<ConfChange> {
@@ -235,28 +266,32 @@ impl Replica {
 
     /// Takes a node into the list. What can't be read changes nothing, on every replica alike.
     fn apply_member(&mut self, args: &[&[u8]]) {
-        let [folder, client, peer] = args else { return };
+        let [id, folder, client, peer] = args else { return };
         let address = |text: &[u8]| std::str::from_utf8(text).ok().and_then(|text| text.parse::<Address>().ok());
-        let (Ok(folder), Some(client), Some(peer)) = ((*folder).try_into(), address(client), address(peer)) else {
-            return;
-        };
+        let (Ok(id), Ok(folder)) = ((*id).try_into(), (*folder).try_into()) else { return };
+        let (Some(client), Some(peer)) = (address(client), address(peer)) else { return };
         let member = Member { folder: u128::from_le_bytes(folder), client, peer };
-        let id = match self.members.by_folder(member.folder) {
-            Some(id) => id,
-            None if self.members.nodes.len() >= crate::cluster::NODES_MAX => return,
-            None => {
-                self.members.last_id += 1;
-                self.members.last_id
-            }
+        let members = &mut self.members;
+        let id = match (u64::from_le_bytes(id), members.by_folder(member.folder)) {
+            (0, Some(id)) => id,
+            // NB: above every number that the group knows of, too: its founder votes before it is in the list.
+            (0, None) => members.conf.members().into_iter().chain([members.last_id]).max().unwrap_or(0) + 1,
+            (id, Some(known)) if id == known => id,
+            (id, None) if members.conf.contains(id) && !members.nodes.contains_key(&id) => id,
+            _ => return,
         };
-        self.members.nodes.insert(id, member);
+        if !members.nodes.contains_key(&id) && members.nodes.len() >= crate::cluster::NODES_MAX {
+            return;
+        }
+        members.last_id = members.last_id.max(id);
+        members.nodes.insert(id, member);
         self.store_members();
     }
 
-    /// The entry of a member, as arguments of [`internal::MEMBER`].
-    pub(crate) fn member_args(member: &Member) -> [Vec<u8>; 3] {
+    /// The entry of a member, as arguments of [`internal::MEMBER`]; number 0 for the next that is free.
+    pub(crate) fn member_args(id: NodeId, member: &Member) -> [Vec<u8>; 4] {
         let text = |address: &Address| address.to_string().into_bytes();
-        [member.folder.to_le_bytes().to_vec(), text(&member.client), text(&member.peer)]
+        [id.to_le_bytes().to_vec(), member.folder.to_le_bytes().to_vec(), text(&member.client), text(&member.peer)]
     }
 
     fn store_members(&mut self) {

@@ -2,7 +2,8 @@
 
 use super::table::{Setting, all};
 use super::{Change, Settings};
-use clap::{Arg, ArgAction, Command};
+use crate::membership::Entry;
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,57 @@ impl Origin {
     }
 }
 
+/// What the command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Launch {
+    /// One node.
+    Node(Box<Settings>, Entry),
+    /// Several nodes of one cluster, as processes of this machine.
+    Cluster(ClusterPlan),
+}
+
+/// Several nodes on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterPlan {
+    /// How many nodes.
+    pub nodes: u16,
+    /// The folder that holds a data folder for each.
+    pub dir: PathBuf,
+    /// The first node's client port; the others' follow it.
+    pub base_port: u16,
+    /// Flags for every node.
+    pub flags: Vec<OsString>,
+}
+
+/// Reads what is to be done, and the settings for it: as [`load`], with the commands `init`, `join` and `cluster`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_launch(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Launch, SettingsError> {
+    let mut matches = command_line().try_get_matches_from(arguments)?;
+    let (mut matches, entry) = match matches.remove_subcommand() {
+        None => (matches, Entry::Start),
+        Some((name, matches)) if name == "init" => (matches, Entry::Init),
+        Some((name, mut matches)) if name == "join" => {
+            let address: Option<String> = matches.remove_one("ADDRESS");
+            let address = address.unwrap_or_default().parse().map_err(SettingsError::Refused)?;
+            (matches, Entry::Join(address))
+        }
+        Some((_, mut matches)) => {
+            return Ok(Launch::Cluster(ClusterPlan {
+                nodes: matches.remove_one("nodes").unwrap_or(3),
+                dir: matches.remove_one("dir").unwrap_or_default(),
+                base_port: matches.remove_one("base-port").unwrap_or(7001),
+                flags: matches.remove_many("FLAGS").map(Iterator::collect).unwrap_or_default(),
+            }));
+        }
+    };
+    Ok(Launch::Node(Box::new(settings_of(&mut matches, environment)?), entry))
+}
+
 /// Reads the settings from the flags in `arguments` (the first is the program's name), the variables in `environment`
 /// and the file that one of them names.
 ///
@@ -72,7 +124,13 @@ pub fn load(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Settings, SettingsError> {
-    let mut matches = command().try_get_matches_from(arguments)?;
+    settings_of(&mut command().try_get_matches_from(arguments)?, environment)
+}
+
+fn settings_of(
+    matches: &mut ArgMatches,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Settings, SettingsError> {
     let mut loader = Loader::default();
     let variables = variables(environment)?;
     let flag_file: Option<OsString> = matches.remove_one("config");
@@ -219,25 +277,91 @@ fn distance(one: &[u8], other: &[u8]) -> usize {
     row[other.len()]
 }
 
+/// The command line with its commands.
+fn command_line() -> Command {
+    let init = with_settings(Command::new("init")).about("Starts this node as the first of a new cluster").long_about(
+        "Starts this node as the first of a new cluster. What its folder holds stays. The others come in with 'holdfast join'. \
+         Given again, or for a folder that belongs to a cluster, it just starts the node; 'holdfast' alone does too.\n\n\
+         holdfast init --config node1.toml",
+    );
+    let join = with_settings(Command::new("join"))
+        .about("Starts this node as a new member of a running cluster")
+        .long_about(
+            "Starts this node as a new member of a running cluster, with an empty folder. It gets a copy of the data, then the \
+             log as it grows, then a vote. Given again, or for a folder that belongs to a cluster, it just starts the node; \
+             'holdfast' alone does too.\n\n\
+             holdfast join 10.0.0.1:16379 --config node2.toml",
+        )
+        .arg(Arg::new("ADDRESS").required(true).help(
+            "The peer address of any member, host:port: its client port + 10000, unless peer-port is set",
+        ));
+    let cluster = Command::new("cluster")
+        .about("Runs a cluster of several nodes on this machine")
+        .long_about(
+            "Runs a cluster of several nodes on this machine, each a process of its own with real sockets and files: to try \
+             things out, and for tests. Prints each node's address and process id, and what the nodes log, with the node in front. \
+             A node that dies is started again after a second. Ctrl-C stops them all; with the same folder the same cluster \
+             starts again.\n\n\
+             holdfast cluster --nodes 3 --dir ./cluster --base-port 7001 -- --memory-budget 256MiB",
+        )
+        .arg(
+            Arg::new("nodes")
+                .long("nodes")
+                .value_name("COUNT")
+                .default_value("3")
+                .value_parser(clap::value_parser!(u16).range(1..=31))
+                .help("How many nodes"),
+        )
+        .arg(
+            Arg::new("dir")
+                .long("dir")
+                .value_name("FOLDER")
+                .default_value("./holdfast-cluster")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("The folder that holds a data folder for each node"),
+        )
+        .arg(
+            Arg::new("base-port")
+                .long("base-port")
+                .value_name("PORT")
+                .default_value("7001")
+                .value_parser(clap::value_parser!(u16).range(1..=55_000))
+                .help("The first node's client port; the others' follow. Peers use the ports 10000 above"),
+        )
+        .arg(
+            Arg::new("FLAGS")
+                .last(true)
+                .num_args(0..)
+                .value_parser(clap::value_parser!(OsString))
+                .help("Settings for every node, as flags"),
+        );
+    command().subcommands([init, join, cluster])
+}
+
 /// The command line, made from the table.
 fn command() -> Command {
-    let mut command = Command::new("holdfast")
+    with_settings(Command::new("holdfast"))
         .version(env!("CARGO_PKG_VERSION"))
         .about("A durable key-value database that speaks the Redis protocol")
         .long_about(
             "A durable key-value database that speaks the Redis protocol.\n\n\
+             Without a command, a node starts as what its data folder says it is: alone, or a member of a cluster.\n\n\
              Every setting can be given as a flag, as an environment variable (HOLDFAST_ and its name in capitals), or \
              as a key of the file that --config names; a flag wins over the environment, the environment over the \
              file. Sizes are bytes or carry a unit: 64KiB, 64MiB, 2GiB.",
         )
-        .arg(
-            Arg::new("config")
-                .long("config")
-                .value_name("FILE")
-                .action(ArgAction::Set)
-                .value_parser(clap::value_parser!(OsString))
-                .help("A TOML file with settings, such as: port = 6380 [env: HOLDFAST_CONFIG=]"),
-        );
+}
+
+/// Adds the flags of all settings.
+fn with_settings(command: Command) -> Command {
+    let mut command = command.arg(
+        Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .action(ArgAction::Set)
+            .value_parser(clap::value_parser!(OsString))
+            .help("A TOML file with settings, such as: port = 6380 [env: HOLDFAST_CONFIG=]"),
+    );
     for setting in all() {
         let default = if setting.default.is_empty() { "none" } else { setting.default };
         let live = if setting.change == Change::Live { "; CONFIG SET can change it" } else { "" };

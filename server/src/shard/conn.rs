@@ -51,6 +51,8 @@ pub(super) enum Hold {
     Fetch,
     /// An earlier command is still at work (SCAN, WAIT).
     Job,
+    /// A read waits for a round of the quorum.
+    Quorum,
     /// CLIENT PAUSE, or the table takes no writes until the flusher has caught up.
     Paused,
 }
@@ -81,6 +83,12 @@ pub(super) struct Conn {
     pub(super) wanted: Vec<Vec<u8>>,
     /// Wakes the job that the connection waits for, to look whether it should go on.
     pub(super) job_waker: Option<Waker>,
+    /// Bytes of input, from the next command on, that were there when a round of the quorum was asked for, and those that a
+    /// confirmed round allows reads of.
+    pub(super) asked_bytes: usize,
+    pub(super) granted: usize,
+    /// The index of the connection's last write that was answered.
+    pub(super) last_write: u64,
     stream: TcpStream,
     decoder: Decoder,
     input: Vec<u8>,
@@ -108,6 +116,9 @@ impl Conn {
             pinned: Vec::new(),
             wanted: Vec::new(),
             job_waker: None,
+            asked_bytes: 0,
+            granted: 0,
+            last_write: 0,
             stream,
             decoder: Decoder::default(),
             input: Vec::new(),
@@ -383,14 +394,20 @@ impl Shard {
                     let done = self.dispatch(place, &words);
                     args = recycle_args(words);
                     if !done {
-                        if self.conns[place].hold == Hold::Fetch {
-                            self.look_ahead(place, &input[used + consumed..]);
-                            self.fetch(place);
+                        match self.conns[place].hold {
+                            Hold::Fetch => {
+                                self.look_ahead(place, &input[used + consumed..]);
+                                self.fetch(place);
+                            }
+                            Hold::Quorum => self.conns[place].asked_bytes = input.len() - used,
+                            _ => {}
                         }
                         // The decoder starts over with the same bytes when the hold is released.
                         break;
                     }
                     used += consumed;
+                    let conn = &mut self.conns[place];
+                    conn.granted = conn.granted.saturating_sub(consumed);
                 }
                 Err(error) => {
                     self.answer_now(place, |reply| reply.error(&error.to_string()));

@@ -9,6 +9,7 @@
 
 use super::Shard;
 use super::conn::{ConnKey, Hold};
+use crate::cluster::route::{Standing, route};
 use crate::command::{self, CommandSpec, Connection, Handler, Needs, flag};
 use crate::connection::{self, ConnContext, NOAUTH, Outcome};
 use crate::replica::Residence;
@@ -21,7 +22,29 @@ const PENDING_READ_BYTES_MAX: usize = 1 << 20;
 const LOOK_AHEAD_COMMANDS_MAX: usize = 256;
 const LOOK_AHEAD_KEYS_MAX: usize = 64;
 
+/// Where a command belongs.
+enum Place {
+    /// This node leads what it is about, or is alone.
+    Here,
+    /// Here, from what a replica knows: the client said READONLY.
+    Replica,
+    /// Not here; the text says where, or why not.
+    Elsewhere(String),
+}
+
 impl Shard {
+    /// Whether this node answers a command about keys.
+    fn place_of(&self, place: usize, spec: &'static CommandSpec, args: &[&[u8]]) -> Place {
+        let Some(topology) = self.topology() else { return Place::Here };
+        let leads = self.leads();
+        let standing = Standing { read_only: self.conns[place].session.read_only };
+        match route(topology, spec, args, standing, |_| leads).error() {
+            None if leads => Place::Here,
+            None => Place::Replica,
+            Some(text) => Place::Elsewhere(text.into_owned()),
+        }
+    }
+
     /// What the connection may send now.
     pub(super) fn limits(&self, place: usize) -> Limits {
         Limits { unauthenticated: !self.conns[place].session.authenticated, ..self.limits }
@@ -64,6 +87,11 @@ impl Shard {
                 if self.conns[place].pending > 0 {
                     return self.hold(place, Hold::Barrier);
                 }
+                match self.place_of(place, spec, args) {
+                    Place::Here if spec.is_read() && !self.may_read(place) => return false,
+                    Place::Here | Place::Replica => {}
+                    Place::Elsewhere(text) => return self.refuse(place, &text),
+                }
                 self.run_special(place, spec, special, args);
                 true
             }
@@ -80,13 +108,19 @@ impl Shard {
             let text = format!("MISCONF {reason}");
             return self.refuse(place, &text);
         }
-        if writes && self.host.write_stall() {
+        let replica = match self.place_of(place, spec, args) {
+            Place::Here => false,
+            Place::Replica => true,
+            Place::Elsewhere(text) => return self.refuse(place, &text),
+        };
+        if writes && (self.host.write_stall() || self.is_turn_full()) {
             return self.hold(place, Hold::Paused);
         }
         let needs_keys = !writes || spec.needs(args) == Needs::Keys;
         let mut needs_time = false;
         if needs_keys {
-            let clock_ms = self.clock_ms();
+            // A replica can't move the group's time: it shows what it knows.
+            let clock_ms = if replica { self.host.data().time_ms() } else { self.clock_ms() };
             let mut missing: Vec<Vec<u8>> = Vec::new();
             for position in command::keys_of(spec, args) {
                 let key = args[position];
@@ -106,6 +140,11 @@ impl Shard {
             let text = format!("MISCONF {reason}");
             return self.refuse(place, &text);
         }
+        // NB: a read behind writes, or behind the group's time, waits for an entry, and needs no other word of the quorum.
+        let waits = self.conns[place].pending > 0 || needs_time;
+        if !writes && !replica && !waits && !self.may_read(place) {
+            return false;
+        }
         if !writes && self.conns[place].pending > 0 {
             // Its reply comes together with those of the whole turn: many large ones must not.
             let keys = command::keys_of(spec, args);
@@ -123,7 +162,7 @@ impl Shard {
             self.unpin_after_turn(pinned);
             self.push_read(place, spec, args, needs_time);
         } else {
-            let now_ms = self.read_time_ms();
+            let now_ms = if replica { self.host.data().time_ms() } else { self.read_time_ms() };
             let silent = self.conns[place].session.is_silent();
             let key = self.key_of(place);
             // A read that fails has answered so.
@@ -259,7 +298,7 @@ impl Shard {
             }
             // Released when the turn has answered: every connection with an unanswered command is written to then.
             Hold::Barrier => assert!(self.conns[place].pending > 0, "a barrier without anything to wait for"),
-            Hold::None | Hold::Fetch | Hold::Job => {}
+            Hold::None | Hold::Fetch | Hold::Job | Hold::Quorum => {}
         }
         false
     }

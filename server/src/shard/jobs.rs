@@ -284,7 +284,7 @@ async fn walk_slot(
         && seen < wanted
     {
         let page = page(shard, from, limit).await?;
-        let time_ms = shard.borrow().replica.time_ms();
+        let time_ms = shard.borrow().host.data().time_ms();
         let live = |row: &ScanRow| row.slot == slot && (row.deadline_ms == 0 || row.deadline_ms > time_ms);
         for row in page.rows.into_iter().filter(live).take(wanted - seen) {
             see(row.key);

@@ -13,17 +13,21 @@
 //! With one voter the sync runs on this thread: in prototypes, a hop to a thread of its own cost more than it gave, since
 //! there is nothing else that this thread could rightly do meanwhile but read.
 
+mod cluster;
 mod conn;
 mod dispatch;
 mod jobs;
 mod metrics;
 mod pump;
+mod transfer;
 mod turn;
 mod wal;
 
 use crate::host::{Host, Outputs};
 use crate::node::Node;
 use crate::resp::{Limits, Proto, Reply};
+use cluster::Cluster;
+pub(crate) use cluster::{ClusterStart, ShardSink};
 use conn::{Conn, ConnKey, ConnTask, Hold};
 use holdfast_engine::wal::WalWriter;
 use metrics::Metrics;
@@ -37,6 +41,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
 use turn::Turn;
 use wal::{Progress, Wal};
 
@@ -44,6 +49,10 @@ use wal::{Progress, Wal};
 const HOUSEKEEPING_MS: u64 = 100;
 /// How often it looks whether connections that wait for the flusher, or for the end of a pause, may go on.
 const STALL_LOOK_MS: u64 = 5;
+/// How long a stop waits for another node to take leadership over.
+const HAND_OVER_MAX: Duration = Duration::from_secs(3);
+/// How long a stop waits for entries under way, and for the log to be closed.
+const LAST_ANSWERS_MAX: Duration = Duration::from_secs(2);
 /// Expired keys given to one log entry.
 const RECLAIM_KEYS_MAX: usize = 500;
 
@@ -62,6 +71,12 @@ pub(crate) struct Shard {
     outputs: Outputs,
     /// The list of members changed since it was last looked at.
     members_changed: bool,
+    /// The log's writer is closed, or about to be: nothing is done any more.
+    closed: bool,
+    /// Something that clients are told of the cluster changed.
+    topology_changed: bool,
+    /// The node's part in a cluster, if it is in one.
+    cluster: Option<Cluster>,
     turn: Turn,
     turn_notify: Rc<Notify>,
     /// Wakes the idle-statement task after a turn wrote the log.
@@ -101,6 +116,9 @@ impl Shard {
                 everysec_ms: 0,
                 outputs: Outputs::default(),
                 members_changed: false,
+                closed: false,
+                topology_changed: false,
+                cluster: None,
                 turn: Turn::default(),
                 turn_notify: Rc::default(),
                 wrote_notify: Rc::default(),
@@ -186,24 +204,75 @@ impl Shard {
         self.conns.len()
     }
 
-    /// Answers what was asked, then stops: nothing is taken any more, and the log says that it was stopped cleanly.
+    /// Hands leadership over, answers what was asked, then stops: nothing is taken any more, and the log says that it was
+    /// stopped cleanly.
     ///
     /// # Errors
     /// When the log can't be closed: the next start then finds an unclean stop, which loses nothing.
-    pub(crate) fn stop(&mut self) -> Result<(), String> {
-        self.commit_turn();
-        for (_, conn) in &mut self.conns {
-            conn.flush();
-            conn.dead = true;
-            conn.wake();
+    pub(crate) async fn stop(shard: &Rc<RefCell<Shard>>) -> Result<(), String> {
+        let handing = {
+            let mut this = shard.borrow_mut();
+            this.read_clock();
+            this.commit_turn();
+            let handing = this.hand_over();
+            this.pump();
+            handing
+        };
+        if handing {
+            let over = |this: &Shard| !this.leads();
+            if !Shard::wait_for(shard, HAND_OVER_MAX, over).await {
+                tracing::warn!("no other node took over in time; the others elect a leader by themselves");
+            }
         }
-        self.host.close().map_err(|error| error.to_string())?;
-        if self.host.fault().is_none()
-            && let Progress::Done(report) = self.wal.close()
+        // What is under way is answered; what a lost majority will never commit is not waited for.
+        Shard::wait_for(shard, LAST_ANSWERS_MAX, |this| !this.turn.has_work() && !this.wal.is_busy()).await;
         {
-            self.learn(report)?;
+            let mut this = shard.borrow_mut();
+            for (_, conn) in &mut this.conns {
+                conn.flush();
+                conn.dead = true;
+                conn.wake();
+            }
+            if let Some(peers) = this.peers() {
+                peers.close();
+            }
+            this.host.close().map_err(|error| error.to_string())?;
+            if this.host.fault().is_some() || this.wal.is_busy() {
+                return Ok(());
+            }
+            this.closed = true;
+            if let Progress::Done(report) = this.wal.close() {
+                this.learn(report)?;
+            }
         }
-        Ok(())
+        Shard::wait_for(shard, LAST_ANSWERS_MAX, |this| !this.wal.is_busy()).await;
+        shard.borrow().host.fault().map_or(Ok(()), |fault| Err(fault.to_owned()))
+    }
+
+    /// Waits until something holds, for so long at most; whether it does comes back.
+    async fn wait_for(shard: &Rc<RefCell<Shard>>, limit: Duration, holds: impl Fn(&Shard) -> bool) -> bool {
+        let deadline = Instant::now() + limit;
+        loop {
+            if holds(&shard.borrow()) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(STALL_LOOK_MS)).await;
+        }
+    }
+
+    /// The connections to other nodes, in a cluster.
+    pub(crate) fn peers(&self) -> Option<crate::peer::Peers> {
+        self.cluster.as_ref().map(|cluster| cluster.peers.clone())
+    }
+
+    /// Moves the log's writer to a thread of its own; its reports come through the receiver.
+    fn move_writer(&mut self) -> io::Result<UnboundedReceiver<wal::Report>> {
+        let (wal, reports) = self.wal.to_thread()?;
+        self.wal = wal;
+        Ok(reports)
     }
 
     fn idle_statement(&mut self) {
@@ -302,16 +371,17 @@ impl Shard {
         self.host.tick(self.mono_ms());
         let stalled = self.maintain();
         self.pump();
-        if !stalled && self.host.fault().is_none() {
+        if !stalled && self.leads() {
             jobs::look_for_expired(self, RECLAIM_KEYS_MAX);
         }
+        self.keep_cluster();
         self.close_idle();
         self.publish_figures();
     }
 
     /// Releases connections that waited for the flusher or for the end of a pause.
     fn let_go_on(&mut self) {
-        if !self.paused.is_empty() && !self.maintain() && self.node.pause_ended(self.clock_ms) {
+        if !self.paused.is_empty() && !self.maintain() && !self.is_turn_full() && self.node.pause_ended(self.clock_ms) {
             for key in std::mem::take(&mut self.paused) {
                 self.release(key);
             }
@@ -334,7 +404,7 @@ impl Shard {
 
     /// Proposes to delete expired keys.
     fn propose_reclaim(&mut self, keys: &[Vec<u8>]) {
-        if !keys.is_empty() && self.host.fault().is_none() {
+        if !keys.is_empty() && self.leads() {
             let mut args: Vec<&[u8]> = vec![b""];
             args.extend(keys.iter().map(Vec::as_slice));
             self.push_internal(crate::replica::internal::RECLAIM, &args);

@@ -50,11 +50,25 @@ impl Shard {
 
     /// Does all that is due: sends, writes, applies, answers.
     pub(super) fn pump(&mut self) {
+        if self.closed {
+            return;
+        }
         let mut outputs = std::mem::take(&mut self.outputs);
         if let Err(reason) = self.pump_into(&mut outputs) {
             self.fail_turn(&reason);
         }
+        if let Some(reason) = self.host.fault().map(str::to_owned)
+            && self.turn.has_work()
+        {
+            self.fail_turn(&reason);
+        }
         self.outputs = outputs;
+        if self.topology_changed {
+            self.publish_topology();
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.peers.flush();
+        }
         self.flush_touched();
         self.resume_turn();
     }
@@ -90,6 +104,8 @@ impl Shard {
             }
             self.host.data_mut().finished_apply();
         }
+        self.carry_out_cluster(outputs);
+        self.after_members();
         Ok(())
     }
 

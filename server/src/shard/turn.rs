@@ -169,6 +169,16 @@ impl Turn {
         self.builder.len_bytes() + self.sealed_bytes + self.batch.arena.len_bytes() + self.grown_bytes
     }
 
+    /// Whether something is collected, or under way.
+    pub(super) fn has_work(&self) -> bool {
+        !self.is_empty() || !self.waiting.is_empty()
+    }
+
+    /// Whether the turn holds all it may, and can't be committed yet.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes() >= TURN_BYTES_MAX && self.under_way() >= UNDER_WAY_MAX
+    }
+
     /// Entries proposed here and not applied yet.
     pub(super) fn under_way(&self) -> usize {
         self.waiting.len()
@@ -226,6 +236,11 @@ impl Shard {
         }
     }
 
+    /// Has the turn task run, be there commands or not.
+    pub(super) fn wake_turn(&mut self) {
+        self.schedule_turn();
+    }
+
     fn schedule_turn(&mut self) {
         if !self.turn.scheduled {
             self.turn.scheduled = true;
@@ -245,8 +260,7 @@ impl Shard {
 
     /// Whether another entry may follow those that are under way.
     fn may_propose(&self) -> bool {
-        let room = self.turn.under_way() < UNDER_WAY_MAX || self.turn.bytes() >= TURN_BYTES_MAX;
-        room && !self.host.data().raft().is_transferring()
+        self.turn.under_way() < UNDER_WAY_MAX && !self.host.data().raft().is_transferring()
     }
 
     /// Commits what the turn collected, or leaves it until what is under way is applied; then does all that is due.
@@ -264,6 +278,7 @@ impl Shard {
             self.turn.sealed_bytes = 0;
             self.turn.grown_bytes = 0;
         }
+        self.ask_quorum();
         self.pump();
         if self.host.log_wants_flush() || heavy {
             // A stall that this finds is noticed by the next write, and ended by the housekeeping.
@@ -425,6 +440,7 @@ impl Shard {
                         && let Some(conn) = self.conn_mut(key)
                     {
                         conn.pending -= 1;
+                        conn.last_write = entry.index;
                         self.touch(key);
                     }
                 }

@@ -39,6 +39,8 @@ pub(super) struct Report {
 pub(super) enum Wal {
     /// On this thread.
     Inline(Box<WalWriter>),
+    /// On its way to a thread.
+    Moving,
     /// On a thread of its own.
     Thread { jobs: SyncSender<Job>, busy: bool, metrics: WalMetrics, durability: Durability },
 }
@@ -59,7 +61,14 @@ impl Wal {
     }
 
     /// Moves the writer to a thread; reports come through the receiver.
-    pub(super) fn thread(writer: WalWriter) -> std::io::Result<(Self, UnboundedReceiver<Report>)> {
+    ///
+    /// # Panics
+    /// When it is on one already.
+    pub(super) fn to_thread(&mut self) -> std::io::Result<(Self, UnboundedReceiver<Report>)> {
+        let Wal::Inline(writer) = std::mem::replace(self, Wal::Moving) else {
+            panic!("the log's writer moves to a thread once")
+        };
+        let writer = *writer;
         // One batch and a close: neither ever waits for room.
         let (jobs, queue) = sync_channel(2);
         // NB: bounded by the number of jobs under way, which is one.
@@ -77,6 +86,7 @@ impl Wal {
     /// Writes a batch, and syncs it as durability demands.
     pub(super) fn write(&mut self, batch: SealedBatch, now_ms: u64) -> Progress {
         match self {
+            Wal::Moving => unreachable!("nothing is written while the writer moves"),
             Wal::Inline(writer) => {
                 let started = Instant::now();
                 let written = writer.write(batch, now_ms).map_err(|error| error.to_string());
@@ -119,7 +129,7 @@ impl Wal {
     pub(super) fn idle_statement(&mut self) -> Result<(), String> {
         match self {
             Wal::Inline(writer) => writer.idle_statement().map(drop).map_err(|error| error.to_string()),
-            Wal::Thread { .. } => Ok(()),
+            Wal::Thread { .. } | Wal::Moving => Ok(()),
         }
     }
 
@@ -127,6 +137,7 @@ impl Wal {
         match self {
             Wal::Inline(writer) => writer.durability(),
             Wal::Thread { durability, .. } => *durability,
+            Wal::Moving => Durability::Always,
         }
     }
 
@@ -134,12 +145,14 @@ impl Wal {
         match self {
             Wal::Inline(writer) => writer.metrics(),
             Wal::Thread { metrics, .. } => *metrics,
+            Wal::Moving => WalMetrics::default(),
         }
     }
 
     /// Records that the stop was orderly. On a thread, a report says when it is done; nothing may be on its way.
     pub(super) fn close(&mut self) -> Progress {
         match self {
+            Wal::Moving => Progress::Pending,
             Wal::Inline(writer) => {
                 let written = writer.close().map_err(|error| error.to_string());
                 Progress::Done(Report { written, took: Duration::ZERO, metrics: writer.metrics() })

@@ -1,0 +1,166 @@
+//! How a node comes to belong to a cluster: founding one, joining one, or finding in its folder that it does.
+//!
+//! ```text
+//!   holdfast init         folder ─▶ a new cluster's identity, node 1
+//!   holdfast join ADDR    ask ADDR ─▶ (the leader) ─▶ a number ─▶ folder; then a snapshot, then the log, then a vote
+//!   holdfast              folder says: alone, or node N of a cluster
+//! ```
+//!
+//! Both commands do their part once; given again to a folder that belongs to a cluster they just start the node, so that a
+//! service may keep them in its command line.
+
+use crate::cluster::{Address, NodeId};
+use crate::peer::{JoinReply, JoinRequest, request_join};
+use crate::server::{StartError, random_u128};
+use holdfast_engine::folder::DataFolder;
+use holdfast_engine::state_file;
+use holdfast_engine::vfs::OsVfs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How a node starts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Entry {
+    /// As what its folder says it is.
+    #[default]
+    Start,
+    /// As the first node of a new cluster.
+    Init,
+    /// As a new node of the cluster that this address belongs to.
+    Join(Address),
+}
+
+/// How long a node tries to join before it gives up.
+const JOIN_MAX: Duration = Duration::from_secs(60);
+/// How long one request may take.
+const REQUEST_MAX: Duration = Duration::from_secs(5);
+/// The pause before a request is repeated.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Redirections in a row before it pauses.
+const REDIRECTS_MAX: usize = 4;
+
+/// The state file with the peers that a joining node was told of.
+const PEERS_FILE: &str = "PEERS";
+const PEERS_MAGIC: [u8; 8] = *b"HFPEERS\0";
+const PEERS_VERSION: u32 = 1;
+
+/// Makes the folder's node the first of a new cluster, unless it belongs to one.
+///
+/// # Errors
+/// When the folder can't be written.
+pub(crate) fn found(folder: &mut DataFolder) -> Result<(), StartError> {
+    if folder.identity().cluster != 0 {
+        tracing::info!("the folder belongs to a cluster already; starting its node");
+        return Ok(());
+    }
+    if folder.identity().initialised {
+        tracing::warn!(
+            "this node becomes the first of a cluster: SELECT of other databases and commands over keys in several hash slots stop \
+             working for its clients"
+        );
+    }
+    // NB: 0 means none.
+    folder.join_cluster(random_u128().max(1), 1)?;
+    Ok(())
+}
+
+/// Has the folder's node taken into a cluster, unless it belongs to one.
+///
+/// # Errors
+/// When nobody takes it in within a minute, the cluster refuses, or the folder holds data of its own.
+pub(crate) async fn join(folder: &mut DataFolder, address: &Address, request: JoinRequest) -> Result<(), StartError> {
+    if folder.identity().cluster != 0 {
+        tracing::info!("the folder belongs to a cluster already; starting its node");
+        return Ok(());
+    }
+    if folder.identity().initialised {
+        return Err(StartError::Recovery(format!(
+            "the folder {} holds the data of a node that is alone; join with an empty one (--dir), or let the others join \
+             this node after 'holdfast init'",
+            folder.path().display()
+        )));
+    }
+    let deadline = Instant::now() + JOIN_MAX;
+    let mut ask = address.clone();
+    let mut redirects = 0;
+    let mut reason;
+    loop {
+        match request_join(&ask, request.clone(), REQUEST_MAX).await {
+            Ok(JoinReply::Welcome { cluster, node, peers }) => {
+                let number = u32::try_from(node).map_err(|_| {
+                    StartError::Recovery(format!("{ask} calls this node {node}, which is more than a folder can hold"))
+                })?;
+                store_peers(folder, &peers)?;
+                folder.join_cluster(cluster, number)?;
+                tracing::info!(node, "this node belongs to the cluster now");
+                return Ok(());
+            }
+            Ok(JoinReply::Redirect { leader }) if redirects < REDIRECTS_MAX => {
+                redirects += 1;
+                ask = leader;
+                continue;
+            }
+            Ok(JoinReply::Redirect { leader }) => {
+                reason = format!("{ask} says that {leader} leads, and so on in a circle")
+            }
+            Ok(JoinReply::Retry { reason: why }) => reason = why,
+            Ok(JoinReply::Refused { reason }) => {
+                return Err(StartError::Recovery(format!("{ask} does not take this node into its cluster: {reason}")));
+            }
+            Err(error) => reason = format!("{ask}: {error}"),
+        }
+        if Instant::now() >= deadline {
+            return Err(StartError::Recovery(format!(
+                "nobody took this node into a cluster for {} seconds; last: {reason}. {address} must be the peer address of \
+                 a running member (its client port + 10000, unless set)",
+                JOIN_MAX.as_secs()
+            )));
+        }
+        tracing::debug!(reason, "asking again to join");
+        ask = address.clone();
+        redirects = 0;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn peers_path(folder: &DataFolder) -> PathBuf {
+    folder.path().join(PEERS_FILE)
+}
+
+/// Keeps the addresses of the other nodes until this one has its first snapshot, which names them.
+fn store_peers(folder: &DataFolder, peers: &[(NodeId, Address)]) -> Result<(), StartError> {
+    let mut payload = Vec::new();
+    for (id, address) in peers {
+        let text = address.to_string();
+        payload.extend_from_slice(&id.to_le_bytes());
+        payload.extend_from_slice(&(text.len() as u16).to_le_bytes());
+        payload.extend_from_slice(text.as_bytes());
+    }
+    state_file::write(&*OsVfs::shared(), &peers_path(folder), PEERS_MAGIC, PEERS_VERSION, &payload)?;
+    Ok(())
+}
+
+/// The addresses that [`join`] stored; none if there are none, or if they can't be read.
+pub(crate) fn stored_peers(folder: &DataFolder) -> Vec<(NodeId, Address)> {
+    match state_file::read(&*OsVfs::shared(), &peers_path(folder), PEERS_MAGIC, PEERS_VERSION) {
+        Ok(Some((_, payload))) => parse_peers(&payload).unwrap_or_default(),
+        Ok(None) => Vec::new(),
+        Err(error) => {
+            // Others dial this node, too: it is found without it.
+            tracing::warn!(%error, "the list of peers is ignored");
+            Vec::new()
+        }
+    }
+}
+
+fn parse_peers(mut rest: &[u8]) -> Option<Vec<(NodeId, Address)>> {
+    let mut peers = Vec::new();
+    while !rest.is_empty() {
+        let (id, tail) = rest.split_first_chunk::<8>()?;
+        let (length, tail) = tail.split_first_chunk::<2>()?;
+        let (text, tail) = tail.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+        peers.push((u64::from_le_bytes(*id), std::str::from_utf8(text).ok()?.parse().ok()?));
+        rest = tail;
+    }
+    Some(peers)
+}

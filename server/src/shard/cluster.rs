@@ -1,0 +1,525 @@
+//! A node's part in its cluster: messages from and to peers, who leads, who belongs, and reads that need a quorum's word.
+//!
+//! ```text
+//!   peer::Peers ─▶ message ─▶ Host::step ┐
+//!   tick (20 ms) ─▶ Host::tick ──────────┴─▶ pump ─▶ messages ─▶ peer::Peers
+//!                                             ├───▶ roles, members ─▶ Topology ─▶ MOVED, CLUSTER SLOTS, INFO
+//!                                             └───▶ reads confirmed ─▶ held connections go on
+//! ```
+//!
+//! Leadership decides what a connection gets: the leader serves, everybody else points at it. When leadership is lost, commands
+//! that were proposed have an unknown outcome, and their connections close; commands that were not are refused, which is a definite
+//! answer.
+
+use super::conn::{ConnKey, Hold};
+use super::transfer::Transfers;
+use super::{AbortOnPanic, Shard};
+use crate::cluster::{Address, GroupView, Member, NodeId, NodeView, Topology};
+use crate::entry::ENTRY_BYTES_MAX;
+use crate::host::{ClusterIdentity, Outputs};
+use crate::peer::{JoinReply, JoinRequest, PeerMessage, PeerSink, Peers, request_join};
+use crate::replica::{DATA_GROUP, ReadGate, Replica, internal};
+use crate::slot::SLOT_COUNT;
+use holdfast_engine::GroupId;
+use holdfast_raft::{MessageBody, Role, RoleState};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// How often the groups' timers are looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// Nodes that may wait for a place in the cluster at a time.
+const JOINS_MAX: usize = 64;
+/// How long after one attempt to correct this node's entry in the list of members the next is made, in milliseconds.
+const MEMBER_RETRY_MS: u64 = 2000;
+/// How long a request to change this node's addresses may take.
+const MEMBER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads that one round of the quorum shall confirm, and the connections that wait for them.
+#[derive(Debug)]
+struct Asked {
+    context: u64,
+    /// Once confirmed: serve when this is applied.
+    index: Option<u64>,
+    conns: Vec<ConnKey>,
+}
+
+/// The shard's state as a member of a cluster.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    identity: ClusterIdentity,
+    /// What the list of members should say of this node.
+    me: Member,
+    pub(super) peers: Peers,
+    /// Who the other nodes were when this one joined: until the log says so.
+    hints: Vec<(NodeId, Address)>,
+    leader_last: Option<NodeId>,
+    led: bool,
+    /// Nodes that wait to be taken in.
+    joins: Vec<(u128, oneshot::Sender<JoinReply>)>,
+    member_asked_ms: u64,
+    /// Connections whose reads wait for the next round.
+    readers: Vec<ConnKey>,
+    asked: VecDeque<Asked>,
+    next_context: u64,
+    pub(super) transfers: Transfers,
+    /// What clients were told last.
+    topology: Option<Arc<Topology>>,
+}
+
+/// What a node needs to take part.
+#[derive(Debug)]
+pub(crate) struct ClusterStart {
+    pub(crate) identity: ClusterIdentity,
+    pub(crate) me: Member,
+    pub(crate) peers: Peers,
+    pub(crate) hints: Vec<(NodeId, Address)>,
+    pub(crate) seed: u64,
+}
+
+/// Brings what peers say to the shard.
+#[derive(Debug, Default)]
+pub(crate) struct ShardSink {
+    shard: RefCell<Weak<RefCell<Shard>>>,
+}
+
+impl ShardSink {
+    /// From now on it is this shard that hears.
+    pub(crate) fn attach(&self, shard: &Rc<RefCell<Shard>>) {
+        *self.shard.borrow_mut() = Rc::downgrade(shard);
+    }
+
+    fn with(&self, act: impl FnOnce(&mut Shard)) {
+        let shard = self.shard.borrow().upgrade();
+        if let Some(shard) = shard {
+            let _guard = AbortOnPanic;
+            act(&mut shard.borrow_mut());
+        }
+    }
+}
+
+impl PeerSink for ShardSink {
+    fn message(&self, from: NodeId, message: PeerMessage) {
+        self.with(|shard| shard.peer_message(from, message));
+    }
+
+    fn turn_end(&self) {
+        self.with(|shard| {
+            shard.read_clock();
+            shard.pump();
+        });
+    }
+
+    fn link(&self, peer: NodeId, up: bool) {
+        self.with(|shard| shard.peer_link(peer, up));
+    }
+
+    fn join(&self, request: JoinRequest, reply: oneshot::Sender<JoinReply>) {
+        self.with(|shard| shard.join_requested(request, reply));
+    }
+}
+
+impl Shard {
+    /// Makes the shard a member of its cluster and starts the tasks for that. The log's writer moves to a thread of its own.
+    ///
+    /// # Errors
+    /// When the thread can't be started.
+    pub(crate) fn start_cluster(shard: &Rc<RefCell<Shard>>, start: ClusterStart) -> std::io::Result<()> {
+        let reports = shard.borrow_mut().move_writer()?;
+        let (transfers, mut events) = Transfers::new(start.seed);
+        {
+            let mut this = shard.borrow_mut();
+            this.cluster = Some(Cluster {
+                identity: start.identity,
+                me: start.me,
+                peers: start.peers,
+                hints: start.hints,
+                leader_last: None,
+                led: false,
+                joins: Vec::new(),
+                member_asked_ms: 0,
+                readers: Vec::new(),
+                asked: VecDeque::new(),
+                next_context: 1,
+                transfers,
+                topology: None,
+            });
+            this.members_changed = true;
+            this.after_members();
+            this.publish_topology();
+        }
+        let me = Rc::clone(shard);
+        tokio::task::spawn_local(async move {
+            let _guard = AbortOnPanic;
+            let mut reports = reports;
+            while let Some(report) = reports.recv().await {
+                let mut shard = me.borrow_mut();
+                shard.read_clock();
+                if let Err(reason) = shard.learn(report) {
+                    shard.fail_turn(&reason);
+                }
+                shard.pump();
+            }
+        });
+        let me = Rc::clone(shard);
+        tokio::task::spawn_local(async move {
+            let _guard = AbortOnPanic;
+            while let Some(event) = events.recv().await {
+                let mut shard = me.borrow_mut();
+                shard.read_clock();
+                shard.transfer_event(event);
+                shard.pump();
+            }
+        });
+        let me = Rc::clone(shard);
+        tokio::task::spawn_local(async move {
+            let _guard = AbortOnPanic;
+            let mut ticks = tokio::time::interval(TICK);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let mut shard = me.borrow_mut();
+                shard.read_clock();
+                let now = shard.mono_ms();
+                shard.host.tick(now);
+                shard.pump();
+            }
+        });
+        Ok(())
+    }
+
+    // ---- peers -----------------------------------------------------------------------------------------------------
+
+    fn peer_message(&mut self, from: NodeId, message: PeerMessage) {
+        match message {
+            PeerMessage::Raft { group, message } => {
+                if message.from != from {
+                    tracing::warn!(
+                        peer = from,
+                        claims = message.from,
+                        "a peer spoke in another's name; it is not heard"
+                    );
+                    return;
+                }
+                let now = self.mono_ms();
+                if let Err(error) = self.host.step(now, group, message) {
+                    tracing::warn!(peer = from, group, %error, "a message of a peer was refused");
+                }
+            }
+            PeerMessage::SnapshotChunk(chunk) => self.receive_chunk(from, chunk),
+            PeerMessage::SnapshotStatus { group, transfer, status } => {
+                self.snapshot_status(from, group, transfer, status);
+            }
+        }
+    }
+
+    fn peer_link(&mut self, peer: NodeId, up: bool) {
+        tracing::info!(peer, up, "the link to a peer changed");
+        self.topology_changed = true;
+    }
+
+    /// Does what the host wants done in the cluster: messages, confirmed reads, roles, snapshots.
+    pub(super) fn carry_out_cluster(&mut self, outputs: &mut Outputs) {
+        for (group, message) in outputs.messages.drain(..) {
+            let Some(cluster) = &self.cluster else { continue };
+            let (to, appends) = (message.to, matches!(message.body, MessageBody::Append { .. }));
+            if !cluster.peers.send(to, PeerMessage::Raft { group, message })
+                && appends
+                && let Some(replica) = self.host.replica_mut(group)
+            {
+                // For want of a link or of room: don't let the pipeline run ahead.
+                replica.unreachable(to);
+            }
+        }
+        for (_, read) in outputs.reads.drain(..) {
+            if let Some(cluster) = &mut self.cluster
+                && let Some(asked) = cluster.asked.iter_mut().find(|asked| asked.context == read.context)
+            {
+                asked.index = Some(read.index);
+            }
+        }
+        for (_, context) in outputs.reads_dropped.drain(..) {
+            let Some(cluster) = &mut self.cluster else { continue };
+            if let Some(at) = cluster.asked.iter().position(|asked| asked.context == context)
+                && let Some(asked) = cluster.asked.remove(at)
+            {
+                // They are dispatched again, and told who leads.
+                asked.conns.into_iter().for_each(|key| self.release(key));
+            }
+        }
+        for (group, role) in outputs.roles.drain(..) {
+            self.role_changed(group, role);
+        }
+        for (group, need) in outputs.snapshots.drain(..) {
+            self.start_sending(group, need);
+        }
+        for group in outputs.installs.drain(..) {
+            self.start_install(group);
+        }
+        self.serve_confirmed();
+    }
+
+    fn role_changed(&mut self, group: GroupId, role: RoleState) {
+        self.topology_changed = true;
+        let Some(cluster) = &mut self.cluster else { return };
+        if role.leader.is_some() {
+            cluster.leader_last = role.leader;
+        }
+        let leads = role.role == Role::Leader;
+        let led = std::mem::replace(&mut cluster.led, leads);
+        if leads != led {
+            tracing::info!(group, term = role.term, leads, "leadership of this node changed");
+        }
+        if led && !leads {
+            for (_, reply) in cluster.joins.drain(..) {
+                let _ = reply.send(JoinReply::Retry { reason: "the leader changed".to_owned() });
+            }
+            let readers = std::mem::take(&mut cluster.readers);
+            readers.into_iter().for_each(|key| self.release(key));
+            self.lose_under_way();
+        }
+    }
+
+    // ---- reads -----------------------------------------------------------------------------------------------------
+
+    /// Whether a linearizable read of the connection may run now. `false`: the connection is held until it may.
+    pub(super) fn may_read(&mut self, place: usize) -> bool {
+        if self.cluster.is_none() || self.conns[place].granted > 0 {
+            return true;
+        }
+        match self.host.data().read_gate(self.mono_ms()) {
+            ReadGate::Open => true,
+            // Without leadership the round is refused, and the command dispatched again: it is told who leads.
+            ReadGate::Ask | ReadGate::NotLeader => {
+                let key = self.key_of(place);
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.readers.push(key);
+                }
+                self.hold(place, Hold::Quorum);
+                self.wake_turn();
+                false
+            }
+        }
+    }
+
+    /// Has the reads that came together confirmed by one round of the quorum.
+    pub(super) fn ask_quorum(&mut self) {
+        let now = self.mono_ms();
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.readers.is_empty() {
+            return;
+        }
+        let context = cluster.next_context;
+        cluster.next_context += 1;
+        let conns = std::mem::take(&mut cluster.readers);
+        match self.host.data_mut().read_index(now, context) {
+            Ok(()) => cluster.asked.push_back(Asked { context, index: None, conns }),
+            Err(_) => conns.into_iter().for_each(|key| self.release(key)),
+        }
+    }
+
+    /// Lets reads go on that are confirmed and whose index is applied.
+    fn serve_confirmed(&mut self) {
+        let applied = self.host.data().applied().index;
+        loop {
+            let Some(cluster) = &mut self.cluster else { return };
+            let ready = |asked: &Asked| asked.index.is_some_and(|index| index <= applied);
+            let Some(at) = cluster.asked.iter().position(ready) else { return };
+            let Some(asked) = cluster.asked.remove(at) else { return };
+            for key in asked.conns {
+                if let Some(conn) = self.conn_mut(key) {
+                    conn.granted = conn.asked_bytes;
+                }
+                self.release(key);
+            }
+        }
+    }
+
+    // ---- members ---------------------------------------------------------------------------------------------------
+
+    fn join_requested(&mut self, request: JoinRequest, reply: oneshot::Sender<JoinReply>) {
+        let answer = |text: &str| JoinReply::Retry { reason: text.to_owned() };
+        let folder = request.folder;
+        let member = Member { folder, client: request.client, peer: request.peer };
+        let replica = self.host.data();
+        let leader = replica.raft().role_state().leader;
+        let known = replica.members().by_folder(folder).and_then(|id| replica.member(id)).is_some_and(|m| *m == member);
+        let taken = replica.members().nodes.values().any(|m| m.folder != folder && m.peer == member.peer);
+        let Some(cluster) = &mut self.cluster else { return };
+        let early = if self.host.fault().is_some() {
+            Some(JoinReply::Refused { reason: "this node takes no more writes".to_owned() })
+        } else if !replica.raft().is_leader() {
+            let address = leader.and_then(|id| replica.member(id)).map(|member| member.peer.clone());
+            Some(address.map_or_else(|| answer("no leader is known"), |leader| JoinReply::Redirect { leader }))
+        } else if taken {
+            let reason = format!("another node of the cluster has the peer address {}", member.peer);
+            Some(JoinReply::Refused { reason })
+        } else if cluster.joins.len() >= JOINS_MAX {
+            Some(answer("too many nodes are joining"))
+        } else {
+            None
+        };
+        if let Some(early) = early {
+            let _ = reply.send(early);
+            return;
+        }
+        cluster.joins.push((folder, reply));
+        if known {
+            self.answer_joins();
+        } else {
+            self.propose_member(0, &member);
+        }
+    }
+
+    fn propose_member(&mut self, id: NodeId, member: &Member) {
+        let args = Replica::member_args(id, member);
+        let args: Vec<&[u8]> = [&b""[..]].into_iter().chain(args.iter().map(Vec::as_slice)).collect();
+        self.push_internal(internal::MEMBER, &args);
+    }
+
+    fn answer_joins(&mut self) {
+        let members = self.host.data().members();
+        let Some(cluster) = &mut self.cluster else { return };
+        for (folder, reply) in std::mem::take(&mut cluster.joins) {
+            match members.by_folder(folder) {
+                Some(node) => {
+                    let peers = members.nodes.iter().map(|(id, member)| (*id, member.peer.clone())).collect();
+                    let _ = reply.send(JoinReply::Welcome { cluster: cluster.identity.cluster, node, peers });
+                }
+                None => cluster.joins.push((folder, reply)),
+            }
+        }
+    }
+
+    /// Takes note of a change of the members: links to them, nodes that wait for it, the topology.
+    pub(super) fn after_members(&mut self) {
+        if !std::mem::take(&mut self.members_changed) {
+            return;
+        }
+        self.answer_joins();
+        let Some(cluster) = &self.cluster else { return };
+        let me = cluster.identity.node;
+        let nodes = &self.host.data().members().nodes;
+        let known: Vec<(NodeId, Address)> = if nodes.is_empty() {
+            cluster.hints.clone()
+        } else {
+            nodes.iter().map(|(id, member)| (*id, member.peer.clone())).collect()
+        };
+        let others: Vec<_> = known.into_iter().filter(|(id, _)| *id != me).collect();
+        cluster.peers.set_members(&others);
+        self.topology_changed = true;
+    }
+
+    /// Sees to it that the list of members says of this node what is true.
+    fn correct_own_entry(&mut self) {
+        let now_ms = self.mono_ms();
+        let Some(cluster) = &mut self.cluster else { return };
+        let replica = self.host.data();
+        let said = replica.member(cluster.identity.node);
+        if said == Some(&cluster.me) || now_ms.saturating_sub(cluster.member_asked_ms) < MEMBER_RETRY_MS {
+            return;
+        }
+        let me = cluster.me.clone();
+        if replica.raft().is_leader() {
+            cluster.member_asked_ms = now_ms;
+            let id = cluster.identity.node;
+            self.propose_member(id, &me);
+        } else if said.is_some()
+            && let Some(leader) = replica.raft().role_state().leader.and_then(|id| replica.member(id))
+        {
+            cluster.member_asked_ms = now_ms;
+            let leader = leader.peer.clone();
+            let request = JoinRequest { folder: me.folder, client: me.client, peer: me.peer };
+            tokio::task::spawn_local(async move {
+                if let Err(error) = request_join(&leader, request, MEMBER_TIMEOUT).await {
+                    tracing::warn!(%leader, %error, "cannot tell the leader of this node's new addresses; trying again");
+                }
+            });
+        }
+    }
+
+    // ---- upkeep ----------------------------------------------------------------------------------------------------
+
+    /// What a member of a cluster looks after ten times a second.
+    pub(super) fn keep_cluster(&mut self) {
+        if self.cluster.is_none() {
+            return;
+        }
+        self.correct_own_entry();
+        self.watch_transfers();
+        self.publish_topology();
+    }
+
+    /// Tells clients what is known of the cluster.
+    pub(super) fn publish_topology(&mut self) {
+        let Some(cluster) = &self.cluster else { return };
+        self.topology_changed = false;
+        let replica = self.host.data();
+        let me = cluster.identity.node;
+        let node = |(id, member): (&NodeId, &Member)| NodeView {
+            id: *id,
+            client: member.client.clone(),
+            peer: member.peer.clone(),
+            connected: *id == me || cluster.peers.is_connected(*id),
+        };
+        let status = replica.raft().status();
+        let conf = replica.raft().conf_state();
+        let group = GroupView {
+            id: DATA_GROUP,
+            term: status.role.term,
+            leader: status.role.leader,
+            leader_last: cluster.leader_last,
+            voters: conf.voters.clone(),
+            learners: conf.learners.clone(),
+            slots: vec![(0, SLOT_COUNT - 1)],
+            commit: status.commit,
+            applied: replica.applied().index,
+            matched: status.peers.iter().map(|peer| (peer.id, peer.matched)).collect(),
+        };
+        let topology = Arc::new(Topology {
+            cluster: cluster.identity.cluster,
+            me,
+            nodes: replica.members().nodes.iter().map(node).collect(),
+            groups: vec![group],
+        });
+        self.node.publish_topology(Arc::clone(&topology));
+        if let Some(cluster) = &mut self.cluster {
+            cluster.topology = Some(topology);
+        }
+    }
+
+    /// The cluster as clients were told of it last; none on a node that is alone.
+    #[inline]
+    pub(super) fn topology(&self) -> Option<&Topology> {
+        self.cluster.as_ref().and_then(|cluster| cluster.topology.as_deref())
+    }
+
+    /// Whether writes must wait because a turn is full and what is under way is not applied yet.
+    pub(super) fn is_turn_full(&self) -> bool {
+        self.cluster.is_some() && self.turn.is_full()
+    }
+
+    /// Hands leadership to the follower that is furthest, if there is one in reach. `true`: it was asked to take over.
+    pub(super) fn hand_over(&mut self) -> bool {
+        let Some(cluster) = &self.cluster else { return false };
+        let raft = self.host.data().raft();
+        if !raft.is_leader() {
+            return false;
+        }
+        let voters = &raft.conf_state().voters;
+        let peers = raft.status().peers;
+        let reachable = peers.iter().filter(|peer| voters.contains(&peer.id) && cluster.peers.is_connected(peer.id));
+        let Some(target) = reachable.max_by_key(|peer| peer.matched).map(|peer| peer.id) else { return false };
+        self.host.data_mut().transfer_leader(target)
+    }
+
+    /// Whether this node leads.
+    pub(super) fn leads(&self) -> bool {
+        self.host.fault().is_none() && self.host.data().raft().is_leader()
+    }
+}
+
+const _: () = assert!(ENTRY_BYTES_MAX <= 1 << 20, "a turn's entry fits into one append");

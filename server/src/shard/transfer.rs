@@ -1,0 +1,461 @@
+//! Snapshots on their way between this node and its peers.
+//!
+//! ```text
+//!   leader                                              follower
+//!   SnapshotNeed ─▶ view ─▶ encoder thread              writer thread ─▶ file, synced, verified
+//!                     └─▶ chunks, a window at a time ─▶ ─┘                 │
+//!   Snapshot{meta} through Raft  ◀── SnapshotStatus::Complete ◀────────────┘
+//!        └──────────────▶ Raft: install ─▶ install thread ─▶ store ─▶ the log starts anew ─▶ SnapshotReply
+//! ```
+//!
+//! All that blocks (reading the view, writing and checking the file, filling the store) runs on threads of its own, one for each
+//! transfer; they tell the shard by events. A transfer that doesn't get on is given up, and Raft looks again what the follower
+//! needs. The log is kept from the snapshot's index on while it is sent, unless it grows over its limit.
+
+use super::{AbortOnPanic, Shard};
+use crate::cluster::NodeId;
+use crate::host::{Incoming, SnapshotChunks};
+use crate::peer::{Lane, PeerMessage, SnapshotChunk, SnapshotStatus};
+use bytes::Bytes;
+use holdfast_engine::GroupId;
+use holdfast_engine::snapshot::{SnapshotFile, SnapshotHeader};
+use holdfast_engine::table::{Installed, View};
+use holdfast_engine::vfs::SharedVfs;
+use holdfast_raft::{SnapshotMeta, SnapshotNeed};
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// Bytes of a snapshot that may be on their way, not yet on the receiver's disk.
+const WINDOW_BYTES: u64 = 4 << 20;
+/// Chunks that may wait for the receiver's disk: more than a window of them.
+const CHUNKS_WAITING_MAX: usize = 64;
+/// A transfer that got no further for so long is given up.
+const STALL: Duration = Duration::from_secs(20);
+/// How long after a failure another snapshot is begun for the same peer.
+const REST: Duration = Duration::from_secs(1);
+/// How long a receiver may take to put a snapshot in place before the leader looks again what it needs, in milliseconds.
+const INSTALL_MS_MAX: u64 = 300_000;
+
+/// What a thread has to tell.
+#[derive(Debug)]
+pub(super) enum TransferEvent {
+    /// Chunks up to this offset are in the file.
+    Written { transfer: u64, offset: u64 },
+    /// The snapshot is whole, or can't be.
+    Finished { transfer: u64, outcome: Result<(PathBuf, SnapshotHeader), String> },
+    /// The rows are in the store, or can't be.
+    Installed { group: GroupId, outcome: Result<Installed, holdfast_engine::Error> },
+}
+
+/// A snapshot that is being sent.
+#[derive(Debug)]
+struct Outgoing {
+    group: GroupId,
+    to: NodeId,
+    transfer: u64,
+    index: u64,
+    state: Rc<OutgoingState>,
+    /// When the follower had all of it.
+    complete_ms: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct OutgoingState {
+    acked: Cell<u64>,
+    complete: Cell<bool>,
+    refused: Cell<bool>,
+    changed: Notify,
+}
+
+/// A snapshot that is being received.
+#[derive(Debug)]
+struct Arriving {
+    group: GroupId,
+    from: NodeId,
+    /// The sender's number, and ours.
+    theirs: u64,
+    transfer: u64,
+    offset: u64,
+    chunks: SyncSender<(Bytes, bool)>,
+}
+
+/// All transfers of a node.
+#[derive(Debug)]
+pub(super) struct Transfers {
+    outgoing: Vec<Outgoing>,
+    arriving: Vec<Arriving>,
+    next: u64,
+    events: UnboundedSender<TransferEvent>,
+}
+
+impl Transfers {
+    /// No transfers yet; events come through the receiver. Numbers start at `seed`, so that two runs of a node differ.
+    pub(super) fn new(seed: u64) -> (Self, UnboundedReceiver<TransferEvent>) {
+        // NB: bounded by the windows of the transfers under way.
+        let (events, received) = unbounded_channel();
+        (Transfers { outgoing: Vec::new(), arriving: Vec::new(), next: seed, events }, received)
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next = self.next.wrapping_add(1);
+        self.next
+    }
+}
+
+impl Shard {
+    // ---- sending ---------------------------------------------------------------------------------------------------
+
+    pub(super) fn start_sending(&mut self, group: GroupId, need: SnapshotNeed) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.transfers.outgoing.iter().any(|sent| (sent.group, sent.to) == (group, need.to)) {
+            return;
+        }
+        let begun = match self.host.begin_sending(group) {
+            Ok(Some((view, meta))) if meta.index >= need.index_min => Ok((view, meta)),
+            Ok(Some((_, meta))) => {
+                self.host.finish_sending(group, meta.index);
+                Err("nothing newer is applied here".to_owned())
+            }
+            Ok(None) => Err("the group is not here".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        let (view, meta) = match begun {
+            Ok(begun) => begun,
+            Err(reason) => {
+                tracing::warn!(to = need.to, reason, "cannot make a snapshot for a peer");
+                return self.report_later(group, need.to);
+            }
+        };
+        let transfer = cluster.transfers.number();
+        let state = Rc::new(OutgoingState::default());
+        tracing::info!(to = need.to, group, index = meta.index, "sending a snapshot to a peer that lags");
+        cluster.transfers.outgoing.push(Outgoing {
+            group,
+            to: need.to,
+            transfer,
+            index: meta.index,
+            state: Rc::clone(&state),
+            complete_ms: None,
+        });
+        let Some(shard) = self.me.upgrade() else { return };
+        let to = need.to;
+        tokio::task::spawn_local(async move {
+            let _guard = AbortOnPanic;
+            let sent = send(&shard, group, to, transfer, view, &state).await;
+            let mut this = shard.borrow_mut();
+            this.read_clock();
+            match sent {
+                Ok(()) => this.announce(group, to, transfer, meta),
+                Err(reason) => {
+                    tracing::warn!(to, group, reason, "a snapshot for a peer was given up");
+                    this.forget_outgoing(transfer);
+                    this.report_later(group, to);
+                }
+            }
+            this.pump();
+        });
+    }
+
+    /// The follower has the data: Raft says what to do with it.
+    fn announce(&mut self, group: GroupId, to: NodeId, transfer: u64, meta: SnapshotMeta) {
+        let now_ms = self.mono_ms();
+        let Some(cluster) = &mut self.cluster else { return };
+        if let Some(sent) = cluster.transfers.outgoing.iter_mut().find(|sent| sent.transfer == transfer) {
+            sent.complete_ms = Some(now_ms);
+        }
+        if let Some(replica) = self.host.replica_mut(group) {
+            replica.send_snapshot(to, meta);
+        }
+    }
+
+    fn forget_outgoing(&mut self, transfer: u64) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let outgoing = &mut cluster.transfers.outgoing;
+        if let Some(at) = outgoing.iter().position(|sent| sent.transfer == transfer) {
+            let sent = outgoing.swap_remove(at);
+            self.host.finish_sending(sent.group, sent.index);
+        }
+    }
+
+    /// Tells Raft of a failure, after a rest.
+    fn report_later(&mut self, group: GroupId, to: NodeId) {
+        let Some(shard) = self.me.upgrade() else { return };
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(REST).await;
+            let mut this = shard.borrow_mut();
+            if let Some(replica) = this.host.replica_mut(group) {
+                replica.report_snapshot(to, false);
+            }
+            this.pump();
+        });
+    }
+
+    /// Lets go of snapshots that followers have put in place, or should have.
+    pub(super) fn watch_transfers(&mut self) {
+        let now_ms = self.mono_ms();
+        let Some(cluster) = &self.cluster else { return };
+        let mut over = Vec::new();
+        for sent in &cluster.transfers.outgoing {
+            let Some(complete_ms) = sent.complete_ms else { continue };
+            let waits = self.host.replica(sent.group).is_some_and(|replica| replica.awaits_snapshot(sent.to));
+            if !waits || now_ms.saturating_sub(complete_ms) > INSTALL_MS_MAX || !cluster.peers.is_connected(sent.to) {
+                over.push((sent.transfer, sent.group, sent.to));
+            }
+        }
+        for (transfer, group, to) in over {
+            self.forget_outgoing(transfer);
+            if let Some(replica) = self.host.replica_mut(group) {
+                replica.report_snapshot(to, true);
+            }
+        }
+    }
+
+    pub(super) fn snapshot_status(&mut self, from: NodeId, group: GroupId, transfer: u64, status: SnapshotStatus) {
+        let Some(cluster) = &self.cluster else { return };
+        let of = |sent: &&Outgoing| (sent.group, sent.to, sent.transfer) == (group, from, transfer);
+        let Some(sent) = cluster.transfers.outgoing.iter().find(of) else { return };
+        match status {
+            SnapshotStatus::Received(offset) => sent.state.acked.set(sent.state.acked.get().max(offset)),
+            SnapshotStatus::Complete => sent.state.complete.set(true),
+            SnapshotStatus::Refused => sent.state.refused.set(true),
+        }
+        sent.state.changed.notify_one();
+    }
+
+    // ---- receiving -------------------------------------------------------------------------------------------------
+
+    pub(super) fn receive_chunk(&mut self, from: NodeId, chunk: SnapshotChunk) {
+        let term = self.host.replica(chunk.group).map(|replica| replica.raft().term());
+        if term.is_none_or(|term| chunk.term < term) {
+            return self.refuse_chunk(from, &chunk);
+        }
+        if chunk.offset == 0 {
+            self.begin_arriving(from, &chunk);
+        }
+        let Some(cluster) = &mut self.cluster else { return };
+        let of = |arriving: &Arriving| (arriving.from, arriving.theirs) == (from, chunk.transfer);
+        let Some(at) = cluster.transfers.arriving.iter().position(of) else {
+            return self.refuse_chunk(from, &chunk);
+        };
+        let arriving = &mut cluster.transfers.arriving[at];
+        let expected = arriving.offset == chunk.offset && arriving.group == chunk.group;
+        arriving.offset += chunk.bytes.len() as u64;
+        let taken = match arriving.chunks.try_send((chunk.bytes.clone(), chunk.last)) {
+            Ok(()) => true,
+            // Full: the sender ignores its window.
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        };
+        if !expected || !taken {
+            cluster.transfers.arriving.swap_remove(at);
+            self.refuse_chunk(from, &chunk);
+        }
+    }
+
+    fn begin_arriving(&mut self, from: NodeId, chunk: &SnapshotChunk) {
+        let (vfs, dir) = (self.host.vfs().clone(), self.host.incoming_dir());
+        let Some(cluster) = &mut self.cluster else { return };
+        // One at a time for a group: the newest sender is the leader.
+        cluster.transfers.arriving.retain(|arriving| arriving.group != chunk.group);
+        let transfer = cluster.transfers.number();
+        let (chunks, queue) = sync_channel(CHUNKS_WAITING_MAX);
+        let events = cluster.transfers.events.clone();
+        let name = format!("g{}-{from}-{transfer:016x}.snapshot", chunk.group);
+        let spawned = std::thread::Builder::new()
+            .name("holdfast-incoming".into())
+            .spawn(move || write_chunks(&vfs, &dir, &name, transfer, &queue, &events));
+        if let Err(error) = spawned {
+            tracing::error!(%error, "cannot start a thread to receive a snapshot");
+            return;
+        }
+        let (group, theirs) = (chunk.group, chunk.transfer);
+        cluster.transfers.arriving.push(Arriving { group, from, theirs, transfer, offset: 0, chunks });
+    }
+
+    fn refuse_chunk(&mut self, to: NodeId, chunk: &SnapshotChunk) {
+        let Some(cluster) = &self.cluster else { return };
+        let (group, transfer) = (chunk.group, chunk.transfer);
+        cluster.peers.send(to, PeerMessage::SnapshotStatus { group, transfer, status: SnapshotStatus::Refused });
+    }
+
+    /// A thread got further.
+    pub(super) fn transfer_event(&mut self, event: TransferEvent) {
+        match event {
+            TransferEvent::Written { transfer, offset } => {
+                self.tell_sender(transfer, SnapshotStatus::Received(offset));
+            }
+            TransferEvent::Finished { transfer, outcome } => {
+                let status = match outcome {
+                    Ok((path, header)) => {
+                        let group = header.group;
+                        if let Some(old) = self.host.received(group, path, header) {
+                            remove_later(self.host.vfs().clone(), old);
+                        }
+                        SnapshotStatus::Complete
+                    }
+                    Err(reason) => {
+                        tracing::error!(reason, "a snapshot could not be received");
+                        SnapshotStatus::Refused
+                    }
+                };
+                self.tell_sender(transfer, status);
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.transfers.arriving.retain(|arriving| arriving.transfer != transfer);
+                }
+            }
+            TransferEvent::Installed { group, outcome } => match self.host.finish_install(group, outcome) {
+                Ok(path) => {
+                    let index = self.host.replica(group).map_or(0, |replica| replica.applied().index);
+                    tracing::info!(group, index, "a snapshot was put in place");
+                    if let Some(path) = path {
+                        remove_later(self.host.vfs().clone(), path);
+                    }
+                    self.members_changed = true;
+                    if self.host.wants_install(group) {
+                        self.start_install(group);
+                    }
+                }
+                Err(reason) => self.fail_turn(&reason),
+            },
+        }
+    }
+
+    fn tell_sender(&mut self, transfer: u64, status: SnapshotStatus) {
+        let Some(cluster) = &self.cluster else { return };
+        let Some(arriving) = cluster.transfers.arriving.iter().find(|arriving| arriving.transfer == transfer) else {
+            return;
+        };
+        let message = PeerMessage::SnapshotStatus { group: arriving.group, transfer: arriving.theirs, status };
+        cluster.peers.send(arriving.from, message);
+    }
+
+    /// Puts the group's received snapshot in place, on a thread.
+    pub(super) fn start_install(&mut self, group: GroupId) {
+        let vfs = self.host.vfs().clone();
+        let begun = self.host.begin_install(group);
+        let Some(cluster) = &self.cluster else { return };
+        let events = cluster.transfers.events.clone();
+        let (job, path) = match begun {
+            Ok(begun) => begun,
+            Err(reason) => return self.fail_turn(&reason),
+        };
+        let spawned = std::thread::Builder::new().name("holdfast-install".into()).spawn(move || {
+            let _guard = AbortOnPanic;
+            let outcome = SnapshotFile::open(&vfs, &path).and_then(|mut file| job.run(&mut file));
+            // Nobody is there to hear of it when the shard is gone.
+            let _ = events.send(TransferEvent::Installed { group, outcome });
+        });
+        if let Err(error) = spawned {
+            self.fail_turn(&format!("cannot start a thread to put a snapshot in place: {error}"));
+        }
+    }
+}
+
+/// Sends a view as a snapshot, and waits until the receiver has all of it.
+async fn send(
+    shard: &Rc<RefCell<Shard>>,
+    group: GroupId,
+    to: NodeId,
+    transfer: u64,
+    view: View,
+    state: &OutgoingState,
+) -> Result<(), String> {
+    let (chunks, mut encoded) = tokio::sync::mpsc::channel::<Result<(Vec<u8>, bool), String>>(4);
+    std::thread::Builder::new()
+        .name("holdfast-snapshot".into())
+        .spawn(move || {
+            let read = SnapshotChunks::send_all(&view, |bytes, last| chunks.blocking_send(Ok((bytes, last))).is_ok());
+            if let Err(error) = read {
+                let _ = chunks.blocking_send(Err(error.to_string()));
+            }
+        })
+        .map_err(|error| format!("cannot start a thread to read it: {error}"))?;
+    let mut offset = 0;
+    let mut whole = false;
+    while let Some(chunk) = encoded.recv().await {
+        let (bytes, last) = chunk?;
+        wait_until(state, || offset - state.acked.get() < WINDOW_BYTES).await?;
+        let length = bytes.len() as u64;
+        {
+            let this = shard.borrow();
+            let replica = this.host.replica(group).filter(|replica| replica.raft().is_leader());
+            let term = replica.ok_or("this node no longer leads")?.raft().term();
+            let Some(cluster) = &this.cluster else { return Err("the cluster is gone".to_owned()) };
+            let chunk = SnapshotChunk { group, transfer, term, offset, bytes: Bytes::from(bytes), last };
+            if !cluster.peers.send(to, PeerMessage::SnapshotChunk(chunk)) {
+                let queued = cluster.peers.queued_bytes(to, Lane::Bulk);
+                return Err(format!("the peer is out of reach, or {queued} bytes wait for it"));
+            }
+            cluster.peers.flush();
+        }
+        offset += length;
+        whole = last;
+    }
+    if !whole {
+        return Err("the view ended early".to_owned());
+    }
+    wait_until(state, || state.complete.get()).await
+}
+
+/// Waits for the receiver, as long as it gets on.
+async fn wait_until(state: &OutgoingState, done: impl Fn() -> bool) -> Result<(), String> {
+    while !done() {
+        if state.refused.get() {
+            return Err("the peer refused it".to_owned());
+        }
+        if tokio::time::timeout(STALL, state.changed.notified()).await.is_err() {
+            return Err(format!("the peer got no further for {} seconds", STALL.as_secs()));
+        }
+    }
+    Ok(())
+}
+
+/// The thread that writes an arriving snapshot. It ends when the snapshot is whole, or given up.
+fn write_chunks(
+    vfs: &SharedVfs,
+    dir: &Path,
+    name: &str,
+    transfer: u64,
+    chunks: &Receiver<(Bytes, bool)>,
+    events: &UnboundedSender<TransferEvent>,
+) {
+    let receive = || -> Result<Option<(PathBuf, SnapshotHeader)>, String> {
+        let text = |error: holdfast_engine::Error| error.to_string();
+        let mut incoming = Incoming::create(vfs, dir, name).map_err(text)?;
+        loop {
+            let Ok((bytes, last)) = chunks.recv() else { return Ok(None) };
+            incoming.push(&bytes).map_err(text)?;
+            if last {
+                return incoming.finish().map(Some).map_err(text);
+            }
+            // Nobody is there to hear of it when the shard is gone.
+            let _ = events.send(TransferEvent::Written { transfer, offset: incoming.offset() });
+        }
+    };
+    let outcome = match receive() {
+        Ok(Some(whole)) => Ok(whole),
+        given_up => {
+            let _ = vfs.remove(&dir.join(name));
+            match given_up {
+                Err(reason) => Err(reason),
+                Ok(_) => return,
+            }
+        }
+    };
+    let _ = events.send(TransferEvent::Finished { transfer, outcome });
+}
+
+/// Removes a file that is no longer needed, where nobody waits for it.
+fn remove_later(vfs: SharedVfs, path: PathBuf) {
+    let removal = move || {
+        if let Err(error) = vfs.remove(&path) {
+            tracing::warn!(path = %path.display(), %error, "a received snapshot could not be removed");
+        }
+    };
+    // What stays behind is removed with the next start.
+    let _ = std::thread::Builder::new().name("holdfast-remove".into()).spawn(removal);
+}
