@@ -115,6 +115,7 @@ impl Client {
         let mut pause = retry.backoff_min;
         let mut attempt = 1;
         let mut redirects = 0;
+        let mut unreachable: Option<(Address, Error)> = None;
         loop {
             let (address, result) = self.attempt(commands, deadline).await;
             // A lone command's error reply decides about a retry; in a longer pipeline the caller looks at each.
@@ -127,8 +128,10 @@ impl Client {
             };
             let next = match &failure {
                 Error::Server(error) => self.after_refusal(&address, error, deadline).await,
-                Error::Connect { .. } if self.pass_over(&address).await => Next::Later,
-                Error::Connect { .. } => Next::Now,
+                Error::Connect { .. } => {
+                    unreachable = Some((address.clone(), failure.clone()));
+                    if self.pass_over(&address).await { Next::Later } else { Next::Now }
+                }
                 Error::Lost { outcome, .. } if *outcome == Outcome::NotExecuted || effect == Effect::Read => {
                     self.pass_over(&address).await;
                     Next::Later
@@ -140,10 +143,14 @@ impl Client {
                 Next::Now if Instant::now() < deadline => continue,
                 Next::Now => return result,
                 Next::Follow(target) => {
-                    redirects += 1;
-                    let wait = if redirects > REDIRECTS_AT_ONCE { pause } else { Duration::ZERO };
+                    // Back to a leader that is gone, because the others haven't noticed yet: that is no loop, it ends with
+                    // the election.
+                    let gone = unreachable.as_ref().filter(|(address, _)| *address == target);
+                    redirects += u32::from(gone.is_none());
+                    let wait = if gone.is_some() || redirects > REDIRECTS_AT_ONCE { pause } else { Duration::ZERO };
                     if redirects > REDIRECTS_MAX || Instant::now() + wait >= deadline {
-                        return Err(Error::Redirected { address: target, count: redirects });
+                        let looping = || Error::Redirected { address: target.clone(), count: redirects };
+                        return Err(gone.map_or_else(looping, |(_, error)| error.clone()));
                     }
                     self.inner.state.lock().await.nodes.follow(target);
                     if !wait.is_zero() {
