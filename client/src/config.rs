@@ -94,8 +94,10 @@ impl Default for Retry {
 /// Everything that a connection needs to know.
 #[derive(Clone)]
 pub struct Config {
-    /// The server.
+    /// The server, or the node of a cluster that is asked first.
     pub address: Address,
+    /// Other nodes of the same cluster, which a [`crate::Client`] turns to when that one can't be reached.
+    pub seeds: Vec<Address>,
     /// The user to authenticate as; `default` if only a password is given.
     pub user: Option<String>,
     /// The password; never shown by `Debug`.
@@ -121,6 +123,7 @@ impl Config {
     pub fn new(address: Address) -> Self {
         Config {
             address,
+            seeds: Vec::new(),
             user: None,
             password: None,
             name: None,

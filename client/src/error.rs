@@ -61,7 +61,8 @@ impl ServerError {
         let slot = words.next()?.parse().ok().filter(|slot| *slot < 16384)?;
         // The host may be an IPv6 address without brackets, so the port is what follows the last colon.
         let (host, port) = words.next()?.rsplit_once(':')?;
-        let address = Address::new(host, port.parse().ok()?);
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let address = Address::new(host, port.parse().ok().filter(|port| *port != 0)?);
         Some(Redirect { slot, address, only_this_command })
     }
 }
@@ -112,6 +113,15 @@ pub enum Error {
         outcome: Outcome,
     },
 
+    /// The nodes of the cluster point at each other, or change too fast to be followed. Nothing was executed.
+    #[error("the cluster redirected the command {count} times, at last to {address}")]
+    Redirected {
+        /// Where the last redirection pointed.
+        address: Address,
+        /// How many there were.
+        count: u32,
+    },
+
     /// The peer sent bytes that are not the Redis protocol, or more than the client's limits allow.
     #[error("{address} sent what is not a valid reply: {source}")]
     Protocol {
@@ -143,20 +153,12 @@ impl Error {
     /// Whether the command may have been executed although it failed.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Error::Server(_) | Error::Connect { .. } | Error::Invalid(_) => Outcome::NotExecuted,
+            Error::Server(_) | Error::Connect { .. } | Error::Redirected { .. } | Error::Invalid(_) => {
+                Outcome::NotExecuted
+            }
             Error::Lost { outcome, .. } | Error::TimedOut { outcome, .. } | Error::Protocol { outcome, .. } => *outcome,
             // An answer came, so it was executed in some way; what way, the caller can't tell.
             Error::Unexpected { .. } => Outcome::Unknown,
-        }
-    }
-
-    /// Whether the same command may well succeed a little later: nothing was executed and the reason passes.
-    pub(crate) fn is_transient(&self) -> bool {
-        match self {
-            Error::Server(error) => matches!(error.code(), "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN"),
-            Error::Connect { .. } => true,
-            Error::Lost { outcome, .. } => *outcome == Outcome::NotExecuted,
-            _ => false,
         }
     }
 }
@@ -178,11 +180,21 @@ mod tests {
         assert_eq!(moved, Redirect { slot: 3999, address: Address::new("127.0.0.1", 6381), only_this_command: false });
         let ask = ServerError::new(b"ASK 0 ::1:7000").redirect().unwrap();
         assert_eq!(ask, Redirect { slot: 0, address: Address::new("::1", 7000), only_this_command: true });
+        let brackets = ServerError::new(b"MOVED 0 [::1]:7000").redirect().unwrap();
+        assert_eq!(brackets.address, Address::new("::1", 7000));
     }
 
     #[test]
     fn malformed_redirect_is_an_ordinary_error() {
-        for text in ["MOVED", "MOVED x 1:2", "MOVED 16384 h:1", "MOVED 1 host", "MOVED 1 h:99999", "ERR MOVED 1 h:1"] {
+        for text in [
+            "MOVED",
+            "MOVED x 1:2",
+            "MOVED 16384 h:1",
+            "MOVED 1 host",
+            "MOVED 1 h:99999",
+            "MOVED 1 h:0",
+            "ERR MOVED 1 h:1",
+        ] {
             assert_eq!(ServerError::new(text.as_bytes()).redirect(), None, "{text}");
         }
     }

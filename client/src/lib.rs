@@ -25,8 +25,9 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The client talks to one node for now. What several nodes will need is in place: a command names the key that it is
-//! routed by, `MOVED` is understood ([`ServerError::redirect`]), and one place in [`Client`] picks the connection.
+//! In a cluster the client finds the leader from any node, follows it when it changes, and stays with it. It talks to one node
+//! at a time. What several leaders will need is in place: a command names the key that it is routed by, and one place in
+//! [`Client`] picks the connection.
 
 mod api;
 mod client;
@@ -35,6 +36,7 @@ mod config;
 mod connection;
 mod decode;
 mod error;
+mod nodes;
 mod value;
 
 pub use api::{Expiry, Scan, ScanOptions, SetCondition, SetOptions, TimeToLive};

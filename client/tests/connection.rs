@@ -92,7 +92,10 @@ fn passing_refusal_is_tried_again_even_for_a_write() {
         assert!(matches!(&error, Error::Server(error) if error.code() == "CLUSTERDOWN"), "{error}");
         assert_eq!(error.outcome(), Outcome::NotExecuted);
     });
-    assert_eq!(server.lines(), ["DEL k", "DEL never", "DEL never", "DEL never"]);
+    let mut lines = server.lines();
+    // Between the tries it asks for other nodes, and there are none.
+    lines.retain(|line| line != "CLUSTER SLOTS");
+    assert_eq!(lines, ["DEL k", "DEL never", "DEL never", "DEL never"]);
 }
 
 #[test]

@@ -146,7 +146,8 @@ fn server_error_is_exit_code_1_with_its_text() {
 #[test]
 fn nobody_listening_is_exit_code_4() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (code, _, error) = texts(kvctl(&["--addr", &free.to_string(), "set", "k", "v"]).output().unwrap());
+    let (code, _, error) =
+        texts(kvctl(&["--addr", &free.to_string(), "--timeout", "200ms", "set", "k", "v"]).output().unwrap());
     assert_eq!(code, 4);
     assert!(error.contains(&free.to_string()), "{error}");
 }

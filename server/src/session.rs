@@ -28,8 +28,8 @@ pub struct Session {
     pub proto: Proto,
     /// Whether the client may run commands.
     pub authenticated: bool,
-    /// The client has said READONLY: it accepts what a replica knows, which may be old. Changed by
-    /// [`Session::set_read_only`].
+    /// The client has said READONLY: it accepts what a replica knows, which may be old. To be changed by READONLY, READWRITE
+    /// and RESET alone: the node's list of clients shows it too.
     pub read_only: bool,
     info: Arc<ClientInfo>,
     reply_mode: ReplyMode,

@@ -33,7 +33,14 @@ impl FakeServer {
     /// Serves with a function of the connection's number (from 0) and the command's words. `HELLO 3` is answered here
     /// unless the function answers it.
     pub(crate) fn start(serve: impl Fn(usize, &Words) -> Option<Action> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::serve(TcpListener::bind("127.0.0.1:0").unwrap(), serve)
+    }
+
+    /// The same on a listener of the test's choice.
+    pub(crate) fn serve(
+        listener: TcpListener,
+        serve: impl Fn(usize, &Words) -> Option<Action> + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let received = Arc::new(Mutex::new(Vec::new()));
         let log = received.clone();

@@ -18,7 +18,7 @@ Exit codes:
   1  the server answered with an error
   2  the command line is wrong
   3  no: the key is absent, or the condition does not hold (nothing was changed)
-  4  no connection, or no answer and nothing was executed: safe to repeat
+  4  no connection, no leader to be found, or no answer and nothing was executed: safe to repeat
   5  no answer, outcome unknown: a write may or may not have been executed
   6  a local file, standard input or output failed
 
@@ -26,6 +26,7 @@ Examples:
   kvctl set greeting hello
   kvctl get greeting
   kvctl --addr 10.0.0.5:6379 status
+  kvctl --addr node-1:6379,node-2:6379,node-3:6379 get greeting
   tar c photos | kvctl set photos.tar - --ttl 1d
   kvctl get photos.tar | tar t
   kvctl --json scan --match 'user:*' | jq -r .
@@ -44,9 +45,18 @@ pub(crate) struct Arguments {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
-    /// The server; HOLDFAST_ADDR is looked at too [default: 127.0.0.1:6379]
-    #[arg(long, short, global = true, env = "KVCTL_ADDR", value_name = "HOST:PORT")]
-    pub(crate) addr: Option<Address>,
+    /// The server, or nodes of a cluster, separated by commas or given one by one: the first that answers leads to the others;
+    /// HOLDFAST_ADDR is looked at too [default: 127.0.0.1:6379]
+    #[arg(
+        long,
+        short,
+        alias = "server",
+        global = true,
+        env = "KVCTL_ADDR",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    pub(crate) addr: Vec<Address>,
     /// The user to authenticate as [default: default]
     #[arg(long, global = true, env = "KVCTL_USER")]
     pub(crate) user: Option<String>,
@@ -56,7 +66,7 @@ pub(crate) struct Common {
     /// The database
     #[arg(long, short = 'n', global = true, default_value_t = 0, value_name = "NUMBER")]
     pub(crate) database: u32,
-    /// How long to wait for the connection and for each answer: 500ms, 10s, 2m; 0 waits for ever
+    /// How long to wait for each answer, a connection and a leader included: 500ms, 10s, 2m; 0 waits for ever
     #[arg(long, global = true, default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
     pub(crate) timeout: Duration,
     /// Print JSON, errors (on standard error) included
@@ -150,8 +160,11 @@ pub(crate) enum Subcommands {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "WORD")]
         words: Vec<OsString>,
     },
-    /// Show the state of the server
-    #[command(after_help = "Examples:\n  kvctl status\n  kvctl status --all\n  kvctl --json status | jq .keys")]
+    /// Show the state of the server, and of the nodes of its cluster
+    #[command(
+        after_help = "In a cluster, each node is asked; one that can't be reached is shown as such.\n\nExamples:\n  kvctl status\n  kvctl status --all\n  kvctl --json status | jq .keys\n  \
+                            kvctl --json status | jq '.nodes[] | select(.reachable | not)'"
+    )]
     Status {
         /// Every field that the server tells, by section
         #[arg(long)]

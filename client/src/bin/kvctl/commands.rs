@@ -215,7 +215,7 @@ async fn increment(client: &Client, key: Bytes, by: String, output: &mut Output)
 async fn ping(client: &Client, count: u32, output: &mut Output) -> Result<Answer, Failure> {
     // The first one pays for the connection; measured apart, it doesn't spoil the figure.
     client.call(Command::read("PING")).await?;
-    let address = &client.config().address;
+    let address = client.address().await;
     for _ in 0..count {
         let start = Instant::now();
         let reply = client.call(Command::read("PING")).await?;

@@ -83,6 +83,7 @@ impl Failure {
             Failure::Client(Error::Connect { .. }) => "connect",
             Failure::Client(Error::Lost { .. }) => "lost",
             Failure::Client(Error::TimedOut { .. }) => "timeout",
+            Failure::Client(Error::Redirected { .. }) => "redirected",
             Failure::Client(Error::Invalid(_)) | Failure::Usage(_) => "usage",
             Failure::Local(..) => "local",
         }
@@ -99,6 +100,7 @@ impl Failure {
                     Error::Server(server) if matches!(server.code(), "NOAUTH" | "WRONGPASS") => {
                         text.push_str(" (set KVCTL_PASSWORD, and KVCTL_USER if it is not `default`)");
                     }
+                    Error::Redirected { .. } => text.push_str(" (the command was not executed)"),
                     Error::Connect { .. } => text.push_str(" (is the server running? --addr or KVCTL_ADDR names it)"),
                     Error::Lost { outcome, .. } | Error::TimedOut { outcome, .. } | Error::Protocol { outcome, .. } => {
                         text.push_str(match outcome {

@@ -1,12 +1,13 @@
 //! `kvctl`: Holdfast's command line.
 //!
-//! One run is one command (or one shell): the arguments are parsed (`args`), a [`holdfast_client::Client`] is made that
-//! connects once and repeats nothing (a person or script decides about repeating, told by the exit code), the command
-//! runs (`commands`, `status`, `shell`), and the answer is printed for whoever looks (`output`).
+//! One run is one command (or one shell): the arguments are parsed (`args`), a [`holdfast_client::Client`] is made that finds
+//! the leader and tries until `--timeout` what certainly was not executed (about anything else a person or script decides,
+//! told by the exit code), the command runs (`commands`, `status`, `shell`), and the answer is printed for whoever looks (`output`).
 
 mod args;
 mod commands;
 mod failure;
+mod nodes;
 mod output;
 mod shell;
 mod status;
@@ -24,6 +25,9 @@ use crate::output::Output;
 
 /// What `--timeout 0` means: longer than anybody waits.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// The longest pause between two tries.
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let Arguments { common, command } = Arguments::parse();
@@ -50,21 +54,25 @@ async fn run(common: Common, command: Subcommands) -> Result<Answer, Failure> {
 
 fn configuration(common: &Common) -> Result<Config, Failure> {
     let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let address: Address = match &common.addr {
-        Some(address) => address.clone(),
-        None => match environment("HOLDFAST_ADDR") {
-            Some(text) => text.parse().map_err(|error| Failure::Usage(format!("HOLDFAST_ADDR: {error}")))?,
-            None => Address::new("127.0.0.1", 6379),
-        },
-    };
+    let mut addresses = common.addr.clone();
+    if addresses.is_empty()
+        && let Some(text) = environment("HOLDFAST_ADDR")
+    {
+        let parsed: Result<Vec<Address>, _> = text.split(',').map(str::parse).collect();
+        addresses = parsed.map_err(|error| Failure::Usage(format!("HOLDFAST_ADDR: {error}")))?;
+    }
+    let mut addresses = addresses.into_iter();
+    let address = addresses.next().unwrap_or_else(|| Address::new("127.0.0.1", 6379));
     let timeout = if common.timeout.is_zero() { FOREVER } else { common.timeout };
     let mut config = Config::new(address);
+    config.seeds = addresses.collect();
     config.user = common.user.clone();
     config.password = common.password.clone().or_else(|| environment("HOLDFAST_PASSWORD"));
     config.name = Some("kvctl".into());
     config.database = common.database;
     config.timeout = timeout;
     config.connect_timeout = timeout;
-    config.retry = Retry { attempts_max: 1, ..Retry::default() };
+    // The time is the bound, not the number.
+    config.retry = Retry { attempts_max: u32::MAX, backoff_max: BACKOFF_MAX, ..Retry::default() };
     Ok(config)
 }

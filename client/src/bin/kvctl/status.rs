@@ -1,4 +1,4 @@
-//! `kvctl status`: what the server says about itself, in a table.
+//! `kvctl status`: what the server says about itself, in a table, and the nodes of its cluster (`nodes`) in another.
 //!
 //! The source is `INFO`, `DBSIZE` and `CONFIG GET appendfsync`. Fields are looked up under the name that Holdfast gives
 //! them and then under Redis's, so that the table also works beside a Redis server; what a server doesn't tell is left
@@ -11,16 +11,17 @@ use holdfast_client::{Client, Command, Error, Value};
 use serde_json::{Map, Value as Json, json};
 
 use crate::failure::{Answer, Failure};
+use crate::nodes::Nodes;
 use crate::output::Output;
 use crate::text::{escape, show_bytes, show_count, show_duration};
 
 /// The fields of `INFO` in their order, with the section that each stands in.
-struct Info {
+pub(crate) struct Info {
     fields: Vec<(String, String, String)>,
 }
 
 impl Info {
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut section = String::new();
         let mut fields = Vec::new();
         for line in text.lines() {
@@ -33,15 +34,26 @@ impl Info {
         Info { fields }
     }
 
+    /// A reply to `INFO`.
+    pub(crate) fn of_reply(reply: &Value) -> Self {
+        Info::parse(&reply.as_bytes().map(|bytes| String::from_utf8_lossy(bytes)).unwrap_or_default())
+    }
+
+    /// The fields whose names are this and a number.
+    pub(crate) fn numbered(&self, prefix: &str) -> Vec<(u64, &str)> {
+        let fields = self.fields.iter().map(|(_, name, value)| (name.strip_prefix(prefix), value));
+        fields.filter_map(|(digits, value)| Some((digits?.parse().ok()?, value.as_str()))).collect()
+    }
+
     /// The first of these names that the server tells.
-    fn text(&self, names: &[&str]) -> Option<&str> {
+    pub(crate) fn text(&self, names: &[&str]) -> Option<&str> {
         names.iter().find_map(|wanted| {
             let found = self.fields.iter().find(|(_, name, _)| name == wanted);
             found.map(|(_, _, value)| value.as_str())
         })
     }
 
-    fn number(&self, names: &[&str]) -> Option<u64> {
+    pub(crate) fn number(&self, names: &[&str]) -> Option<u64> {
         self.text(names)?.parse().ok()
     }
 }
@@ -55,15 +67,24 @@ pub(crate) async fn run(client: &Client, all: bool, output: &mut Output) -> Resu
         Some(reply) => reply,
         None => Value::Null,
     };
-    let text = info.as_bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
-    let info = Info::parse(&text);
+    let info = Info::of_reply(&info);
     let keys = replies.next().as_ref().and_then(Value::as_integer).and_then(|keys| u64::try_from(keys).ok());
+    // A follower doesn't answer for all keys; it says how many it has.
+    let keys = keys.or_else(|| info.text(&["db0"])?.split([',', '=']).nth(1)?.parse().ok());
     let fsync = replies.next().and_then(Value::into_pairs).and_then(|pairs| pairs.into_iter().next());
     let fsync =
         fsync.and_then(|(_, value)| value.into_bytes()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
 
+    let address = client.address().await.to_string();
+    let nodes = Nodes::ask(client.config(), &info).await;
     if output.json {
-        output.json(&as_json(client, &info, keys, fsync.as_deref(), all))?;
+        let mut status = as_json(&address, &info, keys, fsync.as_deref(), all);
+        if let Some(nodes) = &nodes {
+            status["cluster_id"] = info.text(&["cluster_id"]).into();
+            status["cluster_state"] = info.text(&["cluster_state"]).into();
+            status["nodes"] = nodes.as_json();
+        }
+        output.json(&status)?;
         return Ok(Answer::Yes);
     }
     let rows: Vec<Vec<String>> = if all {
@@ -71,7 +92,7 @@ pub(crate) async fn run(client: &Client, all: bool, output: &mut Output) -> Resu
             |(section, name, value): &(String, String, String)| vec![section.clone(), name.clone(), value.clone()];
         info.fields.iter().map(row).collect()
     } else {
-        let rows = rows(client, &info, keys, fsync.as_deref());
+        let rows = rows(&address, &info, keys, fsync.as_deref());
         rows.into_iter().map(|(label, value)| vec![label.to_owned(), value]).collect()
     };
     let rows = rows.into_iter().map(|row| row.iter().map(|cell| escape(cell.as_bytes(), false)).collect::<Vec<_>>());
@@ -80,20 +101,23 @@ pub(crate) async fn run(client: &Client, all: bool, output: &mut Output) -> Resu
         for row in rows {
             output.line(&row.join("\t"))?;
         }
-        return Ok(Answer::Yes);
+    } else {
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_FULL_CONDENSED);
+        if all {
+            table.set_header(["section", "field", "value"]);
+        }
+        table.add_rows(rows);
+        output.line(&table.trim_fmt())?;
     }
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED);
-    if all {
-        table.set_header(["section", "field", "value"]);
+    if let Some(nodes) = nodes.filter(|_| !all) {
+        nodes.print(output)?;
     }
-    table.add_rows(rows);
-    output.line(&table.trim_fmt())?;
     Ok(Answer::Yes)
 }
 
-fn rows(client: &Client, info: &Info, keys: Option<u64>, fsync: Option<&str>) -> Vec<(&'static str, String)> {
-    let mut rows = vec![("address", client.config().address.to_string())];
+fn rows(address: &str, info: &Info, keys: Option<u64>, fsync: Option<&str>) -> Vec<(&'static str, String)> {
+    let mut rows = vec![("address", address.to_owned())];
     let mut add = |label: &'static str, value: Option<String>| {
         if let Some(value) = value {
             rows.push((label, value));
@@ -129,7 +153,7 @@ fn rows(client: &Client, info: &Info, keys: Option<u64>, fsync: Option<&str>) ->
 
 const MEMORY_USED: &[&str] = &["used_memory"];
 const MEMORY_BUDGET: &[&str] = &["memory_budget", "maxmemory"];
-const LOG_BYTES: &[&str] = &["log_bytes", "wal_bytes", "aof_current_size"];
+pub(crate) const LOG_BYTES: &[&str] = &["log_bytes", "wal_bytes", "aof_current_size"];
 const STORE_BYTES: &[&str] = &["store_bytes", "checkpoint_bytes"];
 
 fn version(info: &Info) -> Option<String> {
@@ -169,9 +193,9 @@ fn used_of(used: Option<u64>, limit: Option<u64>, show: fn(u64) -> String) -> Op
     })
 }
 
-fn as_json(client: &Client, info: &Info, keys: Option<u64>, fsync: Option<&str>, all: bool) -> Json {
+fn as_json(address: &str, info: &Info, keys: Option<u64>, fsync: Option<&str>, all: bool) -> Json {
     let mut status = json!({
-        "address": client.config().address.to_string(),
+        "address": address,
         "version": info.text(&["holdfast_version", "redis_version"]),
         "server": if info.text(&["holdfast_version"]).is_some() { "holdfast" } else { "redis" },
         "uptime_seconds": info.number(&["uptime_in_seconds"]),

@@ -2,7 +2,8 @@
 //!
 //! The line editor blocks while a person thinks, so it has a thread of its own; the connection lives on the main thread
 //! and notices at once when the server goes away. A lost connection is replaced before the next command, and the person
-//! is told, because the state that it held is gone: an open transaction is never continued on the new one.
+//! is told, because the state that it held is gone: an open transaction is never continued on the new one. A cluster's
+//! redirection is followed in the same way.
 //!
 //! Without a terminal on standard input, lines are read and executed as they come, which makes scripts possible.
 
@@ -16,7 +17,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use holdfast_client::{Command, Config, Connection, Error, Outcome, Value};
+use holdfast_client::{Address, Command, Config, Connection, Error, Outcome, Value};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{CompletionType, Editor};
@@ -33,6 +34,12 @@ use crate::text::escape;
 const SLOW: Duration = Duration::from_millis(500);
 
 const HISTORY_LINES_MAX: usize = 10_000;
+
+/// Nodes that are kept to turn to.
+const SEEDS_MAX: usize = 16;
+
+/// Redirections of one command that are followed.
+const REDIRECTS_MAX: usize = 5;
 
 /// What the editor's thread hands over.
 enum Typed {
@@ -77,7 +84,7 @@ impl Session {
         if let Some(connection) = self.connection.as_ref().filter(|connection| !connection.is_closed()) {
             return Ok(connection.clone());
         }
-        let connection = Connection::open(self.config.clone()).await?;
+        let connection = self.connect().await?;
         if self.was_connected {
             eprintln!("(connected again; what the old connection held, such as SELECT or WATCH, is gone)");
         }
@@ -86,7 +93,60 @@ impl Session {
         Ok(connection)
     }
 
+    /// Connects to the node of last time, or to the first of the others that answers.
+    async fn connect(&mut self) -> Result<Connection, Error> {
+        let error = match Connection::open(self.config.clone()).await {
+            Err(error @ Error::Connect { .. }) => error,
+            other => return other,
+        };
+        for place in 0..self.config.seeds.len() {
+            let config = Arc::make_mut(&mut self.config);
+            std::mem::swap(&mut config.address, &mut config.seeds[place]);
+            match Connection::open(self.config.clone()).await {
+                Err(Error::Connect { .. }) => {}
+                other => return other,
+            }
+        }
+        Err(error)
+    }
+
+    /// Executes a command, at the node that the cluster names if it names another.
     async fn execute(&mut self, words: Vec<Bytes>) -> Result<Value, Failure> {
+        for _ in 0..REDIRECTS_MAX {
+            let in_transaction = self.in_transaction;
+            let failure = match self.execute_here(words.clone()).await {
+                Err(failure) => failure,
+                done => return done,
+            };
+            // Inside a transaction there is nothing to follow with: it is the connection's.
+            let redirect = match &failure {
+                Failure::Client(Error::Server(error)) if !in_transaction => error.redirect(),
+                _ => None,
+            };
+            let Some(redirect) = redirect.filter(|redirect| !redirect.only_this_command) else { return Err(failure) };
+            self.move_to(redirect.address);
+        }
+        self.execute_here(words).await
+    }
+
+    /// Goes to another node; the one that named it is kept among those to turn to.
+    fn move_to(&mut self, mut address: Address) {
+        let config = Arc::make_mut(&mut self.config);
+        if address.host.is_empty() {
+            address.host = config.address.host.clone();
+        }
+        let previous = std::mem::replace(&mut config.address, address);
+        config.seeds.retain(|seed| *seed != config.address && *seed != previous);
+        config.seeds.insert(0, previous);
+        config.seeds.truncate(SEEDS_MAX);
+        if std::io::stdin().is_terminal() {
+            eprintln!("(redirected to {})", config.address);
+        }
+        self.connection = None;
+        self.was_connected = false;
+    }
+
+    async fn execute_here(&mut self, words: Vec<Bytes>) -> Result<Value, Failure> {
         refuse_streams(&words)?;
         let name = String::from_utf8_lossy(&words[0]).to_uppercase();
         let database = words.get(1).and_then(|word| std::str::from_utf8(word).ok()?.parse().ok());
