@@ -1,7 +1,8 @@
 //! Keeps one connection to one node: dials, drives it, dials again.
 //!
 //! Between attempts it pauses, from 50 ms on twice as long each time up to 2 s. The second half of each pause is random, so that
-//! nodes that lost the same peer don't come back in step. A connection that held for some time ends the series.
+//! nodes that lost the same peer don't come back in step. A connection that held for some time ends the series, and a connection from a
+//! node that could not be reached ends the pause: it is there.
 
 use super::format::{Hello, Purpose};
 use super::link::Link;
@@ -37,6 +38,7 @@ pub(super) async fn keep_connected(inner: Rc<Inner>, link: Rc<Link>, lane: Lane)
             () = wire.interrupted() => continue,
             dialed = handshake::dial(&address, &hello, inner.options.handshake()) => dialed,
         };
+        let was_reached = dialed.is_ok();
         match dialed {
             Ok(stream) => {
                 complaints.clear();
@@ -68,6 +70,9 @@ pub(super) async fn keep_connected(inner: Rc<Inner>, link: Rc<Link>, lane: Lane)
         tokio::select! {
             biased;
             () = wire.interrupted() => {}
+            // NB: not after a connection that was made and lost, or two nodes that don't like what they hear would keep each
+            // other from pausing.
+            () = wire.hurry.notified(), if !was_reached => {}
             () = tokio::time::sleep(pauses.next()) => {}
         }
     }
