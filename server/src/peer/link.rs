@@ -22,6 +22,8 @@ pub struct PeerCounters {
     pub dropped_messages: u64,
     /// Connections to it that were made, of either lane.
     pub connects: u64,
+    /// Attempts to connect to it that failed, of either lane.
+    pub failures: u64,
     /// Connections that it made, of either lane.
     pub accepts: u64,
 }
