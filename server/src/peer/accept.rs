@@ -92,6 +92,7 @@ async fn receive(place: Place, mut stream: TcpStream, remote: SocketAddr) {
             // Looked at once more: it took a moment to send the answer.
             let Ok(link) = inner.admit(id) else { return };
             link.set_announced(client, peer);
+            link.hurry();
             let serial = inner.next_serial();
             let end = link.add_inbound(lane, serial);
             link.count(|counters| counters.accepts += 1);

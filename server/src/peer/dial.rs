@@ -1,7 +1,8 @@
 //! Keeps one connection to one node: dials, drives it, dials again.
 //!
 //! Between attempts it pauses, from 50 ms on twice as long each time up to 2 s. The second half of each pause is random, so that
-//! nodes that lost the same peer don't come back in step. A connection that held for some time ends the series.
+//! nodes that lost the same peer don't come back in step. A connection that held for some time ends the series, and a connection from a
+//! node that could not be reached ends the pause: it is there.
 
 use super::format::{Hello, Purpose};
 use super::link::Link;
@@ -37,6 +38,7 @@ pub(super) async fn keep_connected(inner: Rc<Inner>, link: Rc<Link>, lane: Lane)
             () = wire.interrupted() => continue,
             dialed = handshake::dial(&address, &hello, inner.options.handshake()) => dialed,
         };
+        let was_reached = dialed.is_ok();
         match dialed {
             Ok(stream) => {
                 complaints.clear();
@@ -53,6 +55,7 @@ pub(super) async fn keep_connected(inner: Rc<Inner>, link: Rc<Link>, lane: Lane)
             }
             Err(error) => {
                 attempt += 1;
+                link.count(|counters| counters.failures += 1);
                 let line = format!("no {} connection to node {} at {address}: {error}", name(lane), link.id);
                 // Where control can't be connected, bulk can't either.
                 let counts = lane == Lane::Control || link.wire(Lane::Control).is_open();
@@ -68,6 +71,9 @@ pub(super) async fn keep_connected(inner: Rc<Inner>, link: Rc<Link>, lane: Lane)
         tokio::select! {
             biased;
             () = wire.interrupted() => {}
+            // NB: not after a connection that was made and lost, or two nodes that don't like what they hear would keep each
+            // other from pausing.
+            () = wire.hurry.notified(), if !was_reached => {}
             () = tokio::time::sleep(pauses.next()) => {}
         }
     }
@@ -177,7 +183,8 @@ mod tests {
     fn good_connection_ends_the_series() {
         let mut pauses =
             Pauses::new(&PeerOptions::new(1, 1, Address::new("a", 1), Address::new("a", 2), 1), 2, Lane::Bulk);
-        (0..9).for_each(|_| drop(pauses.next()));
+        let last = (0..9).map(|_| pauses.next()).last();
+        assert!(last > Some(Duration::from_millis(900)));
         pauses.restart();
         assert!(pauses.next() <= Duration::from_millis(50));
     }

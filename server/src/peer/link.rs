@@ -22,6 +22,8 @@ pub struct PeerCounters {
     pub dropped_messages: u64,
     /// Connections to it that were made, of either lane.
     pub connects: u64,
+    /// Attempts to connect to it that failed, of either lane.
+    pub failures: u64,
     /// Connections that it made, of either lane.
     pub accepts: u64,
 }
@@ -87,21 +89,18 @@ impl Link {
 
     /// Takes over the address in the list of members; `None` if it isn't there.
     pub(super) fn set_member(&self, address: Option<&Address>) {
-        let mut addresses = self.addresses.borrow_mut();
-        if addresses.member.as_ref() != address {
-            addresses.member = address.cloned();
-            drop(addresses);
+        let before = self.candidates();
+        self.addresses.borrow_mut().member = address.cloned();
+        if self.candidates() != before {
             self.readdress();
         }
     }
 
     /// Takes over what the node says of itself.
     pub(super) fn set_announced(&self, client: Address, peer: Address) {
-        let mut addresses = self.addresses.borrow_mut();
-        let is_news = addresses.announced.as_ref().is_none_or(|(_, known)| *known != peer);
-        addresses.announced = Some((client, peer));
-        drop(addresses);
-        if is_news {
+        let before = self.candidates();
+        self.addresses.borrow_mut().announced = Some((client, peer));
+        if self.candidates() != before {
             self.readdress();
         }
     }
@@ -131,6 +130,12 @@ impl Link {
             candidates.push(peer.clone());
         }
         candidates
+    }
+
+    /// The node is there: whoever pauses before dialing it again needn't.
+    pub(super) fn hurry(&self) {
+        self.control.hurry.notify_one();
+        self.bulk.hurry.notify_one();
     }
 
     fn readdress(&self) {

@@ -51,7 +51,7 @@ pub trait PeerSink {
     fn message(&self, from: NodeId, message: PeerMessage);
     /// A batch of calls to the other methods is over: commit and flush.
     fn turn_end(&self);
-    /// The outgoing control connection to a node came up or went down.
+    /// The outgoing control connection to a node came up or went down. The bulk connection comes up about then, not at once.
     fn link(&self, peer: NodeId, up: bool);
     /// A node asks for a place in the cluster. A reply that is dropped tells it to ask again.
     fn join(&self, request: JoinRequest, reply: oneshot::Sender<JoinReply>);

@@ -61,6 +61,8 @@ pub(super) struct Wire {
     open: RefCell<Option<Open>>,
     /// Tells the task that something below changed, or that the socket didn't take everything.
     changed: Notify,
+    /// Ends a pause before the next attempt.
+    pub(super) hurry: Notify,
     stopped: Cell<bool>,
     /// The addresses changed.
     moved: Cell<bool>,
@@ -84,6 +86,7 @@ impl Wire {
         Wire {
             open: RefCell::new(None),
             changed: Notify::new(),
+            hurry: Notify::new(),
             stopped: Cell::new(false),
             moved: Cell::new(false),
             dirty: Cell::new(false),
