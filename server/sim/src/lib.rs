@@ -1,5 +1,6 @@
 //! Holdfast's deterministic simulator: the real core under virtual time, with disks that crash.
 
+pub mod check;
 pub mod events;
 pub mod random;
 pub mod time;
