@@ -2,5 +2,7 @@
 
 pub mod check;
 pub mod events;
+pub mod network;
+pub mod plan;
 pub mod random;
 pub mod time;
