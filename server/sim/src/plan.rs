@@ -41,7 +41,7 @@ pub enum Fault {
     /// Every partition and cut ends.
     Heal,
     /// The weather changes.
-    Weather(NetworkWeather),
+    Weather(Box<NetworkWeather>),
     /// A node goes down.
     Crash {
         /// Which.
@@ -219,7 +219,7 @@ impl Fault {
     pub fn is_harm(&self) -> bool {
         match self {
             Fault::Heal | Fault::Restart { .. } | Fault::Resume { .. } | Fault::MendDisk { .. } => false,
-            Fault::Weather(weather) => *weather != NetworkWeather::calm(),
+            Fault::Weather(weather) => **weather != NetworkWeather::calm(),
             Fault::ClockDrift { drift_ppm: amount, .. } | Fault::ClockSkew { offset_us: amount, .. } => *amount != 0,
             _ => true,
         }
@@ -237,7 +237,7 @@ fn mending(nodes: u32) -> impl Iterator<Item = Fault> {
             Fault::Restart { node },
         ]
     };
-    [Fault::Heal, Fault::Weather(NetworkWeather::calm())].into_iter().chain((1..=nodes).flat_map(of_node))
+    [Fault::Heal, Fault::Weather(Box::new(NetworkWeather::calm()))].into_iter().chain((1..=nodes).flat_map(of_node))
 }
 
 fn draw_weather(random: &mut Random, rough: bool) -> NetworkWeather {
@@ -312,7 +312,7 @@ impl Draft {
                 Kind::Disks => self.draw_disk(random, at),
                 Kind::Weather => {
                     let weather = draw_weather(random, true);
-                    self.add(at, Fault::Weather(weather));
+                    self.add(at, Fault::Weather(Box::new(weather)));
                 }
             }
         }
