@@ -1,5 +1,33 @@
 //! Holdfast's deterministic simulator: the real core under virtual time, with disks that crash.
 //!
-//! The pieces that it will drive are deterministic already and are tested so in their own crates: the Raft core on a network of
-//! nodes under virtual time (`raft/tests`), and the log on a simulated disk that loses, tears and flips what was not synced
+//! One seed decides everything. The world asks the parts what happens next, carries messages and faults between them, and
+//! at the end asks the checker what the clients saw:
+//!
+//! ```text
+//!               seed
+//!                │ random: one stream per concern
+//!     ┌──────────┼──────────────┬──────────────┐
+//!   plan      network        workload        nodes (the real core)
+//!   faults    when it        what clients
+//!   by time   arrives        ask and heard
+//!     └──────────┴──── events ──┴──────────────┘      time: virtual, and each node's wrong clocks
+//!                        │             │
+//!                      trace         check            campaign: many seeds, one line each
+//!                  (same seed,    (linearizable?)
+//!                   same hash)
+//! ```
+//!
+//! The pieces that the world will drive are tested so in their own crates as well: the Raft core on a network of nodes under
+//! virtual time (`raft/tests`), and the log on a simulated disk that loses, tears and flips what was not synced
 //! (`engine/tests`). The world that runs whole nodes comes with replication.
+
+pub mod args;
+pub mod campaign;
+pub mod check;
+pub mod events;
+pub mod network;
+pub mod plan;
+pub mod random;
+pub mod time;
+pub mod trace;
+pub mod workload;

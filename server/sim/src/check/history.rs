@@ -1,0 +1,127 @@
+//! What the clients asked and heard, in the order in which it happened.
+
+use std::collections::BTreeMap;
+
+use super::model::{Answer, Operation};
+
+/// What became of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// An answer came.
+    Answered(Answer),
+    /// None came, or none has come yet: it may have happened, or may happen at any later time, or never.
+    Unknown,
+    /// It was refused: it did not happen and will not.
+    Failed,
+}
+
+/// One operation of one client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Who asked.
+    pub client: u32,
+    /// What was asked.
+    pub operation: Operation,
+    /// When it was asked, in microseconds of virtual time.
+    pub called_us: u64,
+    /// When the outcome was known, in microseconds of virtual time; `None` while it is not.
+    pub returned_us: Option<u64>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Its call's place among all calls and returns. Times alone don't order what happens within a microsecond.
+    pub(super) called_at: u64,
+    /// Its return's place among all calls and returns.
+    pub(super) returned_at: Option<u64>,
+}
+
+/// Names an operation of one history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OperationId(usize);
+
+/// Calls and returns of all clients on all keys. They are recorded in the order in which they happen, so the times must
+/// never go back.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    calls: Vec<(Vec<u8>, Call)>,
+    /// Calls and returns so far.
+    places: u64,
+    now_us: u64,
+}
+
+impl History {
+    /// A history in which nothing has happened.
+    pub fn new() -> History {
+        History::default()
+    }
+
+    /// A client asks. The outcome is unknown until one is recorded.
+    ///
+    /// # Panics
+    /// If the time is before that of an earlier record.
+    pub fn call(&mut self, now_us: u64, client: u32, key: &[u8], operation: Operation) -> OperationId {
+        let called_at = self.next_place(now_us);
+        let outcome = Outcome::Unknown;
+        let call =
+            Call { client, operation, called_us: now_us, returned_us: None, outcome, called_at, returned_at: None };
+        self.calls.push((key.to_vec(), call));
+        OperationId(self.calls.len() - 1)
+    }
+
+    /// An outcome is known. `Outcome::Unknown` notes when the client gave up.
+    ///
+    /// # Panics
+    /// If the operation has an outcome already, if the operation is of another history, or if the time is before that of
+    /// an earlier record.
+    pub fn finish(&mut self, now_us: u64, id: OperationId, outcome: Outcome) {
+        let place = self.next_place(now_us);
+        let call = &mut self.calls[id.0].1;
+        assert!(call.returned_us.is_none(), "an operation has one outcome");
+        call.returned_us = Some(now_us);
+        if let Outcome::Answered(_) = outcome {
+            call.returned_at = Some(place);
+        }
+        call.outcome = outcome;
+    }
+
+    fn next_place(&mut self, now_us: u64) -> u64 {
+        assert!(now_us >= self.now_us, "a history is recorded in the order of time");
+        self.now_us = now_us;
+        self.places += 1;
+        self.places
+    }
+
+    /// The number of operations.
+    pub fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Whether nothing was asked yet.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// All operations with their keys, in the order of their calls.
+    pub fn calls(&self) -> impl Iterator<Item = (&[u8], &Call)> {
+        self.calls.iter().map(|(key, call)| (&key[..], call))
+    }
+
+    /// One operation.
+    ///
+    /// # Panics
+    /// If it is of another history.
+    pub fn operation(&self, id: OperationId) -> (&[u8], &Call) {
+        let (key, call) = &self.calls[id.0];
+        (key, call)
+    }
+
+    /// The operations of each key that count, in the order of their calls: those that failed are left out.
+    pub(super) fn by_key(&self) -> BTreeMap<&[u8], Vec<Call>> {
+        let mut keys: BTreeMap<&[u8], Vec<Call>> = BTreeMap::new();
+        for (key, call) in &self.calls {
+            if call.outcome != Outcome::Failed {
+                keys.entry(key).or_default().push(call.clone());
+            }
+        }
+        keys
+    }
+}

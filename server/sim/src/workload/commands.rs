@@ -1,0 +1,279 @@
+//! Which commands the clients send, and what their replies say.
+//!
+//! A command is three things at once: words for the server, an [`Operation`] for the history, and a [`Reading`] that turns
+//! the reply into an [`Answer`]. Keys are of three kinds that do not mix, so that no command is ever applied to a value of
+//! the wrong kind, and an error that says so is a violation.
+
+use holdfast_client::Value;
+
+use crate::check::{Answer, Operation, Outcome, Text};
+use crate::random::Random;
+
+/// Codes of error replies that promise: the command was not executed, and will not be. Any other error is not expected from
+/// the commands here and counts against the server.
+pub const REFUSED_CODES: [&str; 11] = [
+    "ASK",
+    "BUSY",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "MOVED",
+    "NOREPLICAS",
+    "OOM",
+    "READONLY",
+    "TRYAGAIN",
+];
+
+/// What a key is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyKind {
+    /// Values that are set, compared and deleted; also a lock.
+    Register,
+    /// A number that is added to.
+    Counter,
+    /// A string that is appended to.
+    Log,
+}
+
+/// How a reply is to be understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// The value, or null for none.
+    Value,
+    /// `OK`, or null where the condition did not hold.
+    OkOrNull,
+    /// 1: done; 0: the value is another; -1: there is none.
+    Compared,
+    /// 1: done; 0: not.
+    OneOrZero,
+    /// The number afterwards.
+    Number,
+    /// The length afterwards.
+    Length,
+}
+
+/// A command, and what it means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The command's name and arguments.
+    pub words: Vec<Vec<u8>>,
+    /// The key, which is among the words.
+    pub key: Vec<u8>,
+    /// What it does.
+    pub operation: Operation,
+    /// How its reply is read.
+    pub reading: Reading,
+}
+
+impl Request {
+    /// Reads a key.
+    pub fn get(key: &[u8]) -> Request {
+        request(&[b"GET", key], key, Operation::Get, Reading::Value)
+    }
+
+    /// What a reply says about the operation.
+    ///
+    /// # Errors
+    /// If the command has no such reply: then the server is wrong, whatever the history says.
+    pub fn read(&self, reply: &Value) -> Result<Outcome, String> {
+        let answer = match (self.reading, reply) {
+            (_, Value::Error(error)) if REFUSED_CODES.contains(&error.code()) => return Ok(Outcome::Failed),
+            (Reading::Value, Value::Null) => Answer::Value(None),
+            (Reading::Value, Value::Bulk(bytes)) => Answer::Value(Some(Text::from(&bytes[..]))),
+            (Reading::OkOrNull, Value::Simple(text)) if &text[..] == b"OK" => Answer::Done,
+            (Reading::OkOrNull, Value::Null) => Answer::Refused,
+            (Reading::Compared | Reading::OneOrZero, Value::Integer(1)) => Answer::Done,
+            (Reading::Compared, Value::Integer(0)) => Answer::Different,
+            (Reading::Compared, Value::Integer(-1)) => Answer::Absent,
+            (Reading::OneOrZero, Value::Integer(0)) => Answer::Refused,
+            (Reading::Number, Value::Integer(number)) => Answer::Number(*number),
+            (Reading::Length, Value::Integer(length)) if *length >= 0 => Answer::Length(length.unsigned_abs()),
+            _ => {
+                let words: Vec<String> = self.words.iter().map(|word| word.escape_ascii().to_string()).collect();
+                return Err(format!("`{}` was answered with {reply:?}", words.join(" ")));
+            }
+        };
+        Ok(Outcome::Answered(answer))
+    }
+}
+
+fn request(words: &[&[u8]], key: &[u8], operation: Operation, reading: Reading) -> Request {
+    let words = words.iter().map(|word| word.to_vec()).collect();
+    Request { words, key: key.to_vec(), operation, reading }
+}
+
+/// What a client knows when it draws a command.
+pub(super) struct Knowledge<'client> {
+    /// The key's value as this client last saw or wrote it.
+    pub(super) seen: Option<&'client Text>,
+    /// A value that nobody has written or will write again.
+    pub(super) unique: String,
+}
+
+/// Draws a command on a key of this kind.
+pub(super) fn draw(random: &mut Random, kind: KeyKind, key: &[u8], knowledge: &Knowledge<'_>) -> Request {
+    match kind {
+        KeyKind::Register => draw_register(random, key, knowledge),
+        KeyKind::Counter => draw_counter(random, key),
+        KeyKind::Log => draw_log(random, key, &knowledge.unique),
+    }
+}
+
+fn draw_register(random: &mut Random, key: &[u8], knowledge: &Knowledge<'_>) -> Request {
+    let new = knowledge.unique.as_bytes();
+    let stored = Text::from(new);
+    // Whoever has seen nothing yet, and now and then somebody else, guesses wrong.
+    let wrong = Text::from("never written");
+    let expected = if random.chance(900) { knowledge.seen.unwrap_or(&wrong) } else { &wrong };
+    let swap = Operation::CompareAndSet { expected: Some(expected.clone()), new: stored.clone() };
+    let create = Operation::CompareAndSet { expected: None, new: stored.clone() };
+    let remove = Operation::CompareAndDelete { expected: expected.clone() };
+    let old = expected.as_bytes();
+    match random.weighted(&[40, 15, 5, 10, 8, 5, 6, 4, 2, 3, 3]) {
+        0 => Request::get(key),
+        1 => request(&[b"SET", key, new], key, Operation::Set(stored), Reading::OkOrNull),
+        2 => request(&[b"SET", key, new, b"GET"], key, Operation::Set(stored), Reading::Value),
+        3 => request(&[b"CAS", key, old, new], key, swap, Reading::Compared),
+        4 => request(&[b"SET", key, new, b"IFEQ", old], key, swap, Reading::OkOrNull),
+        5 => request(&[b"SET", key, new, b"IFEQ", old, b"GET"], key, swap, Reading::Value),
+        6 => request(&[b"SET", key, new, b"NX"], key, create, Reading::OkOrNull),
+        7 => request(&[b"DEL", key], key, Operation::Delete, Reading::OneOrZero),
+        8 => request(&[b"GETDEL", key], key, Operation::Delete, Reading::Value),
+        9 => request(&[b"CAD", key, old], key, remove, Reading::Compared),
+        _ => request(&[b"DELIFEQ", key, old], key, remove, Reading::OneOrZero),
+    }
+}
+
+fn draw_counter(random: &mut Random, key: &[u8]) -> Request {
+    let by = random.range(2..=9);
+    let word = by.to_string();
+    let by = by as i64;
+    match random.weighted(&[30, 50, 10, 10]) {
+        0 => Request::get(key),
+        1 => request(&[b"INCR", key], key, Operation::Increment(1), Reading::Number),
+        2 => request(&[b"INCRBY", key, word.as_bytes()], key, Operation::Increment(by), Reading::Number),
+        _ => request(&[b"DECRBY", key, word.as_bytes()], key, Operation::Increment(-by), Reading::Number),
+    }
+}
+
+fn draw_log(random: &mut Random, key: &[u8], unique: &str) -> Request {
+    let piece = format!("{unique};");
+    match random.weighted(&[60, 30, 10]) {
+        0 => {
+            let operation = Operation::Append(piece.as_str().into());
+            request(&[b"APPEND", key, piece.as_bytes()], key, operation, Reading::Length)
+        }
+        1 => Request::get(key),
+        _ => request(&[b"STRLEN", key], key, Operation::Get, Reading::Length),
+    }
+}
+
+/// A command in the protocol's bytes: an array of bulk strings.
+pub fn encode(words: &[Vec<u8>], bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+    for word in words {
+        bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        bytes.extend_from_slice(word);
+        bytes.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use holdfast_client::ServerError;
+
+    use super::*;
+
+    fn answered(answer: Answer) -> Result<Outcome, String> {
+        Ok(Outcome::Answered(answer))
+    }
+
+    fn reading(reading: Reading) -> Request {
+        Request { reading, ..Request::get(b"k") }
+    }
+
+    #[test]
+    fn replies_mean_what_the_reference_says() {
+        let bulk = Value::Bulk(b"v"[..].into());
+        let ok = Value::Simple(b"OK"[..].into());
+        assert_eq!(reading(Reading::Value).read(&bulk), answered(Answer::Value(Some("v".into()))));
+        assert_eq!(reading(Reading::Value).read(&Value::Null), answered(Answer::Value(None)));
+        assert_eq!(reading(Reading::OkOrNull).read(&ok), answered(Answer::Done));
+        assert_eq!(reading(Reading::OkOrNull).read(&Value::Null), answered(Answer::Refused));
+        let compared = [1, 0, -1].map(|number| reading(Reading::Compared).read(&Value::Integer(number)));
+        assert_eq!(compared, [Answer::Done, Answer::Different, Answer::Absent].map(answered));
+        let deleted = [1, 0].map(|number| reading(Reading::OneOrZero).read(&Value::Integer(number)));
+        assert_eq!(deleted, [Answer::Done, Answer::Refused].map(answered));
+        assert_eq!(reading(Reading::Number).read(&Value::Integer(-3)), answered(Answer::Number(-3)));
+        assert_eq!(reading(Reading::Length).read(&Value::Integer(3)), answered(Answer::Length(3)));
+    }
+
+    #[test]
+    fn refusals_are_certain_and_other_errors_are_the_servers_fault() {
+        let error = |text: &str| Request::get(b"k").read(&Value::Error(ServerError::new(text.as_bytes())));
+        assert_eq!(error("MOVED 1 127.0.0.1:7001"), Ok(Outcome::Failed));
+        assert_eq!(error("CLUSTERDOWN The cluster is down"), Ok(Outcome::Failed));
+        assert!(error("ERR value is not an integer or out of range").is_err());
+        assert!(error("WRONGTYPE Operation against a key").unwrap_err().starts_with("`GET k` was answered with Error"));
+        assert!(reading(Reading::OneOrZero).read(&Value::Integer(2)).is_err());
+        assert!(reading(Reading::OkOrNull).read(&Value::Simple(b"QUEUED"[..].into())).is_err());
+    }
+
+    #[test]
+    fn every_command_is_drawn_and_names_its_key() {
+        let mut random = Random::new(1);
+        let mut names = BTreeSet::new();
+        for number in 0..2000 {
+            let kind = [KeyKind::Register, KeyKind::Counter, KeyKind::Log][number % 3];
+            let seen = Text::from("seen");
+            let knowledge = Knowledge { seen: Some(&seen), unique: format!("1.{number}") };
+            let request = draw(&mut random, kind, b"key", &knowledge);
+            assert_eq!(request.words[1], b"key");
+            let options = request.words.iter().skip(3).filter(|word| word.is_ascii() && word.is_ascii_uppercase_word());
+            let name: Vec<String> = std::iter::once(&request.words[0])
+                .chain(options)
+                .map(|word| String::from_utf8_lossy(word).into_owned())
+                .collect();
+            names.insert(name.join(" "));
+        }
+        let expected = [
+            "APPEND",
+            "CAD",
+            "CAS",
+            "DECRBY",
+            "DEL",
+            "DELIFEQ",
+            "GET",
+            "GETDEL",
+            "INCR",
+            "INCRBY",
+            "SET",
+            "SET GET",
+            "SET IFEQ",
+            "SET IFEQ GET",
+            "SET NX",
+            "STRLEN",
+        ];
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), expected);
+    }
+
+    trait Uppercase {
+        fn is_ascii_uppercase_word(&self) -> bool;
+    }
+
+    impl Uppercase for Vec<u8> {
+        fn is_ascii_uppercase_word(&self) -> bool {
+            self.iter().all(u8::is_ascii_uppercase)
+        }
+    }
+
+    #[test]
+    fn commands_are_encoded_as_arrays_of_bulk_strings() {
+        let mut bytes = Vec::new();
+        encode(&[b"GET".to_vec(), b"a\r\n".to_vec()], &mut bytes);
+        assert_eq!(bytes, b"*2\r\n$3\r\nGET\r\n$3\r\na\r\n\r\n");
+    }
+}
