@@ -16,7 +16,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ use crate::settings::PEER_PORT_OFFSET;
 const REST: Duration = Duration::from_secs(1);
 /// How often the processes are looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// How long one node may take to start before the next is started all the same.
+const READY_MAX: Duration = Duration::from_secs(30);
 /// How long a node may take to stop before it is killed.
 const STOP_MAX: Duration = Duration::from_secs(15);
 
@@ -52,6 +54,8 @@ struct Node {
     arguments: Vec<OsString>,
     child: Option<Child>,
     started: Instant,
+    /// It has said that it serves.
+    ready: Arc<AtomicBool>,
     restart_at: Option<Instant>,
 }
 
@@ -70,6 +74,12 @@ pub fn run(plan: &ClusterPlan) -> Result<(), SupervisorError> {
     let mut nodes: Vec<Node> = (1..=plan.nodes).map(|number| Node::new(plan, number)).collect();
     for node in &mut nodes {
         node.start(&program, &lines)?;
+        // One after the other, so that a new cluster numbers its nodes like their folders.
+        let deadline = Instant::now() + READY_MAX;
+        while !node.ready.load(Ordering::Relaxed) && signals.load(Ordering::Relaxed) == 0 && Instant::now() < deadline {
+            print_lines(&said);
+            node.look(&program, &lines, false)?;
+        }
     }
     let mut stopping_since: Option<Instant> = None;
     loop {
@@ -113,7 +123,7 @@ impl Node {
         let dir: PathBuf = plan.dir.join(format!("node-{number}"));
         arguments.extend(["--port".into(), port.to_string().into(), "--dir".into(), dir.into_os_string()]);
         arguments.extend(plan.flags.iter().cloned());
-        Node { number, arguments, child: None, started: Instant::now(), restart_at: None }
+        Node { number, arguments, child: None, started: Instant::now(), ready: Arc::default(), restart_at: None }
     }
 
     fn start(&mut self, program: &std::path::Path, lines: &Sender<String>) -> Result<(), SupervisorError> {
@@ -130,9 +140,11 @@ impl Node {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         for stream in [stdout.map(|s| Box::new(s) as Box<dyn Read + Send>), stderr.map(|s| Box::new(s) as _)] {
             let Some(stream) = stream else { continue };
-            let (lines, number) = (lines.clone(), self.number);
+            let (lines, number, ready) = (lines.clone(), self.number, Arc::clone(&self.ready));
             std::thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    // The last line of the banner.
+                    ready.fetch_or(line.trim_start().starts_with("connect "), Ordering::Relaxed);
                     if lines.send(format!("[node {number}] {line}")).is_err() {
                         return;
                     }

@@ -281,6 +281,9 @@ impl Shard {
             readers.into_iter().for_each(|key| self.release(key));
             self.lose_under_way();
         }
+        if leads && !led {
+            self.correct_own_entry();
+        }
     }
 
     // ---- reads -----------------------------------------------------------------------------------------------------
@@ -349,11 +352,15 @@ impl Shard {
         let known = replica.members().by_folder(folder).and_then(|id| replica.member(id)).is_some_and(|m| *m == member);
         let taken = replica.members().nodes.values().any(|m| m.folder != folder && m.peer == member.peer);
         let Some(cluster) = &mut self.cluster else { return };
+        let listed = replica.member(cluster.identity.node).is_some();
         let early = if self.host.fault().is_some() {
             Some(JoinReply::Refused { reason: "this node takes no more writes".to_owned() })
         } else if !replica.raft().is_leader() {
             let address = leader.and_then(|id| replica.member(id)).map(|member| member.peer.clone());
             Some(address.map_or_else(|| answer("no leader is known"), |leader| JoinReply::Redirect { leader }))
+        } else if !listed {
+            // The founder's first: a newcomer must be told of it.
+            Some(answer("the list of members is not ready"))
         } else if taken {
             let reason = format!("another node of the cluster has the peer address {}", member.peer);
             Some(JoinReply::Refused { reason })
