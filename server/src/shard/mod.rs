@@ -270,7 +270,7 @@ impl Shard {
 
     /// Moves the log's writer to a thread of its own; its reports come through the receiver.
     fn move_writer(&mut self) -> io::Result<UnboundedReceiver<wal::Report>> {
-        let (wal, reports) = self.wal.to_thread()?;
+        let (wal, reports) = self.wal.move_to_thread()?;
         self.wal = wal;
         Ok(reports)
     }

@@ -64,7 +64,7 @@ impl Wal {
     ///
     /// # Panics
     /// When it is on one already.
-    pub(super) fn to_thread(&mut self) -> std::io::Result<(Self, UnboundedReceiver<Report>)> {
+    pub(super) fn move_to_thread(&mut self) -> std::io::Result<(Self, UnboundedReceiver<Report>)> {
         let Wal::Inline(writer) = std::mem::replace(self, Wal::Moving) else {
             panic!("the log's writer moves to a thread once")
         };
