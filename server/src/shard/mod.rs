@@ -23,7 +23,7 @@ mod transfer;
 mod turn;
 mod wal;
 
-use crate::host::{Host, Outputs};
+use crate::host::{Committed, Host, Outputs};
 use crate::node::Node;
 use crate::resp::{Limits, Proto, Reply};
 use cluster::Cluster;
@@ -33,6 +33,7 @@ use holdfast_engine::wal::WalWriter;
 use metrics::Metrics;
 use slab::Slab;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -69,6 +70,8 @@ pub(crate) struct Shard {
     /// When the log was last synced because a second had passed.
     everysec_ms: u64,
     outputs: Outputs,
+    /// Committed entries that are not applied yet.
+    backlog: VecDeque<Committed>,
     /// The list of members changed since it was last looked at.
     members_changed: bool,
     /// The log's writer is closed, or about to be: nothing is done any more.
@@ -98,7 +101,7 @@ pub(crate) struct Shard {
     wrote_log: bool,
     looking_for_expired: bool,
     /// Where the shard's own clock began: Raft's timers must not jump with the wall clock.
-    started: Instant,
+    started_ms: u64,
 }
 
 impl Shard {
@@ -115,6 +118,7 @@ impl Shard {
                 prepare,
                 everysec_ms: 0,
                 outputs: Outputs::default(),
+                backlog: VecDeque::new(),
                 members_changed: false,
                 closed: false,
                 topology_changed: false,
@@ -133,7 +137,7 @@ impl Shard {
                 node,
                 clock_ms: wall_clock_ms(),
                 wrote_log: false,
-                started: Instant::now(),
+                started_ms: boot_clock_ms(),
             })
         }))
     }
@@ -313,9 +317,10 @@ impl Shard {
         self.clock_ms
     }
 
-    /// Milliseconds of a clock that never jumps.
+    /// Milliseconds of a clock that never jumps, and that goes on while the machine is suspended: a lease that ran out meanwhile
+    /// has run out.
     fn mono_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        boot_clock_ms().saturating_sub(self.started_ms)
     }
 
     /// What a read takes for now: never before the group's time.
@@ -422,6 +427,12 @@ impl Drop for AbortOnPanic {
             std::process::abort();
         }
     }
+}
+
+/// Milliseconds since the machine was started, suspensions included.
+fn boot_clock_ms() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
 
 /// The wall clock in milliseconds since the epoch.
