@@ -22,6 +22,8 @@
 
 mod client;
 mod commands;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -71,7 +73,7 @@ impl WorkloadSettings {
         }
     }
 
-    /// As the seed says: from one lonely client to a crowd on a single key.
+    /// As the seed says: from one lonely client to a crowd on a single key, with 50 to 1000 operations a second.
     pub fn draw(random: &Random, nodes: u32) -> WorkloadSettings {
         let mut random = random.fork("workload settings");
         let mut keys = BTreeMap::new();
@@ -84,12 +86,16 @@ impl WorkloadSettings {
         if keys.is_empty() {
             keys.insert(KeyKind::Register, 1);
         }
-        let think_max = [2 * MILLISECOND, 50 * MILLISECOND, 500 * MILLISECOND][random.index(3)];
+        let clients = [1, 3, 5, 10, 15][random.index(5)];
+        let pipeline_max = [1, 1, 2, 5][random.index(4)];
+        // The pace is that of all clients together: a crowd without pauses shows no more and takes long to check.
+        let operations_per_second = [50, 200, 1000][random.index(3)];
+        let think_mean = u64::from(clients * (1 + pipeline_max) / 2) * SECOND / operations_per_second;
         WorkloadSettings {
-            clients: [1, 3, 5, 10, 15][random.index(5)],
+            clients,
             keys,
-            pipeline_max: [1, 1, 2, 5][random.index(4)],
-            think_us: 0..=think_max,
+            pipeline_max,
+            think_us: 0..=2 * think_mean,
             timeout_us: [500 * MILLISECOND, 2 * SECOND, 5 * SECOND][random.index(3)],
             ..WorkloadSettings::new(nodes)
         }
@@ -163,6 +169,9 @@ impl LiveKey {
     }
 }
 
+/// Says which node has an address.
+type NodeOf = Box<dyn Fn(&Address) -> Option<u32>>;
+
 /// What all clients share.
 pub(crate) struct Shared {
     pub(crate) settings: WorkloadSettings,
@@ -174,7 +183,7 @@ pub(crate) struct Shared {
     pub(crate) actions: Vec<Action>,
     pub(crate) counts: WorkloadCounts,
     pub(crate) anomalies: Vec<String>,
-    pub(crate) node_of: Box<dyn Fn(&Address) -> Option<u32>>,
+    pub(crate) node_of: NodeOf,
 }
 
 impl Shared {
