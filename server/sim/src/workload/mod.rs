@@ -32,7 +32,7 @@ use holdfast_client::Address;
 
 pub use commands::{KeyKind, REFUSED_CODES, Reading, Request, encode};
 
-use crate::check::{History, Outcome};
+use crate::check::{History, Operation, Outcome};
 use crate::random::Random;
 use crate::time::{MILLISECOND, Micros, SECOND};
 use client::Client;
@@ -48,6 +48,8 @@ pub struct WorkloadSettings {
     pub keys: BTreeMap<KeyKind, u32>,
     /// Operations on a key before it is retired.
     pub operations_per_key_max: u32,
+    /// Writes of unknown outcome on a key before it is retired: they make the checker's work exponential.
+    pub unknown_per_key_max: u32,
     /// The most commands that a client sends at once.
     pub pipeline_max: u32,
     /// The pause between the last reply and the next command.
@@ -66,6 +68,7 @@ impl WorkloadSettings {
             nodes,
             keys: BTreeMap::from([(KeyKind::Register, 3), (KeyKind::Counter, 1), (KeyKind::Log, 1)]),
             operations_per_key_max: 1000,
+            unknown_per_key_max: 16,
             pipeline_max: 3,
             think_us: 0..=50 * MILLISECOND,
             retry_us: 5 * MILLISECOND..=100 * MILLISECOND,
@@ -154,6 +157,7 @@ pub(crate) struct LiveKey {
     number: u32,
     generation: u32,
     operations: u32,
+    unknown: u32,
     pub(crate) name: Vec<u8>,
 }
 
@@ -165,7 +169,7 @@ impl LiveKey {
             KeyKind::Log => "log",
         };
         let name = format!("{kind_name}-{number}.{generation}").into_bytes();
-        LiveKey { kind, number, generation, operations: 0, name }
+        LiveKey { kind, number, generation, operations: 0, unknown: 0, name }
     }
 }
 
@@ -190,7 +194,8 @@ impl Shared {
     /// Counts an operation on one of the keys in use and gives the key.
     pub(crate) fn use_key(&mut self, place: usize) -> LiveKey {
         let key = &mut self.keys[place];
-        if key.operations >= self.settings.operations_per_key_max {
+        let settings = &self.settings;
+        if key.operations >= settings.operations_per_key_max || key.unknown >= settings.unknown_per_key_max {
             let next = LiveKey::new(key.kind, key.number, key.generation + 1);
             self.retired.push(std::mem::replace(key, next).name);
         }
@@ -215,7 +220,15 @@ impl Shared {
     pub(crate) fn finish(&mut self, now: Micros, id: crate::check::OperationId, outcome: Outcome) {
         match outcome {
             Outcome::Answered(_) => self.counts.answered += 1,
-            Outcome::Unknown => self.counts.unknown += 1,
+            Outcome::Unknown => {
+                self.counts.unknown += 1;
+                let (name, call) = self.history.operation(id);
+                if call.operation != Operation::Get
+                    && let Some(key) = self.keys.iter_mut().find(|key| key.name == name)
+                {
+                    key.unknown += 1;
+                }
+            }
             Outcome::Failed => self.counts.failed += 1,
         }
         if !matches!(outcome, Outcome::Answered(_)) && self.to_read.is_some() {

@@ -1,7 +1,7 @@
 //! What clients do with replies, silence and refusals.
 
 use super::*;
-use crate::check::{Answer, Operation, STEPS_MAX, check};
+use crate::check::{Answer, STEPS_MAX, check};
 
 /// One client without pauses that sends one command at a time, on counters only.
 fn settings() -> WorkloadSettings {
@@ -169,6 +169,20 @@ fn keys_are_retired_and_all_of_them_are_read_at_the_end() {
     assert!(read.contains(&refused));
     read.sort();
     assert_eq!(read, ["counter-0.0", "counter-0.1", "counter-0.2", "counter-0.3"]);
+}
+
+#[test]
+fn key_with_many_unknown_outcomes_is_retired() {
+    let mut workload = workload(WorkloadSettings { unknown_per_key_max: 2, ..settings() });
+    while workload.history().len() < 20 {
+        let now = workload.next_time();
+        workload.tick(now);
+    }
+    let mut writes: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+    for (key, call) in workload.history().calls() {
+        *writes.entry(key.to_vec()).or_default() += u32::from(call.operation != Operation::Get);
+    }
+    assert!(writes.len() > 4 && writes.values().all(|count| *count <= 2), "{writes:?}");
 }
 
 #[test]
