@@ -24,6 +24,8 @@ const ENGINE_FIGURES: &[&str] = &[
     "cache_bytes",
     "store_disk_bytes",
     "store_blocking_reads",
+    "store_fetched_bytes",
+    "pinned_bytes",
 ];
 const RAFT_FIGURES: &[&str] = &["term", "commit_index", "applied_index", "log_first_index", "log_last_index", "leader"];
 
@@ -196,6 +198,8 @@ impl Shard {
             figures.cache_bytes,
             figures.store_disk_bytes,
             figures.store_blocking_reads,
+            figures.store_fetched_bytes,
+            figures.pinned_bytes,
         ];
         for (at, value) in engine.into_iter().enumerate() {
             self.metrics.engine.set(at, value);
