@@ -386,6 +386,11 @@ impl Shared {
                 }
             }
         }
+        self.post();
+    }
+
+    /// Posts to the ledger what readers change as well.
+    pub(crate) fn post(&self) {
         self.ledger.set(Category::Cache, self.cache.bytes());
         self.ledger.set(Category::Store, self.store.memory_bytes());
     }

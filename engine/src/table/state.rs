@@ -621,6 +621,7 @@ impl Table {
         self.submit(log_synced);
         done.retired = self.collect()?;
         self.post();
+        self.shared.post();
         done.durable = self.durable;
         Ok(done)
     }
