@@ -77,7 +77,11 @@ pub fn run(plan: &ClusterPlan) -> Result<(), SupervisorError> {
         node.start(&program, &lines)?;
         // One after the other, so that a new cluster numbers its nodes like their folders. An old one needs a majority.
         let deadline = Instant::now() + READY_MAX;
-        while fresh && !node.ready.load(Ordering::Relaxed) && signals.load(Ordering::Relaxed) == 0 && Instant::now() < deadline {
+        while fresh
+            && !node.ready.load(Ordering::Relaxed)
+            && signals.load(Ordering::Relaxed) == 0
+            && Instant::now() < deadline
+        {
             print_lines(&said);
             node.look(&program, &lines, false)?;
         }

@@ -110,6 +110,8 @@ pub(crate) struct Shared {
     /// Tables that hold an active memtable, for their fair share of the budget.
     pub(crate) tables: AtomicUsize,
     pub(crate) blocking_reads: AtomicU64,
+    /// Bytes of values read from the store for tables, ever.
+    pub(crate) fetched_bytes: AtomicU64,
     queue: Mutex<Queue>,
     work: Condvar,
     idle: Condvar,
@@ -194,6 +196,7 @@ impl Tables {
             bases: Mutex::new(BTreeMap::new()),
             tables: AtomicUsize::new(0),
             blocking_reads: AtomicU64::new(0),
+            fetched_bytes: AtomicU64::new(0),
             queue: Mutex::new(Queue::default()),
             work: Condvar::new(),
             idle: Condvar::new(),
@@ -383,6 +386,11 @@ impl Shared {
                 }
             }
         }
+        self.post();
+    }
+
+    /// Posts to the ledger what readers change as well.
+    pub(crate) fn post(&self) {
         self.ledger.set(Category::Cache, self.cache.bytes());
         self.ledger.set(Category::Store, self.store.memory_bytes());
     }

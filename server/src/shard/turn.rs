@@ -89,7 +89,7 @@ pub(super) struct Turn {
     batch: Batch,
     sealed: Vec<(Bytes, Batch)>,
     sealed_bytes: usize,
-    /// What the turn's commands may add to the table beyond their own length.
+    /// What the turn's commands may add to the table, and hold in memory until they are applied, beyond their own length.
     grown_bytes: usize,
     /// Commit an entry although no command writes: a read found a deadline between group time and now.
     needs_time: bool,
@@ -223,9 +223,11 @@ impl Shard {
         self.schedule_turn();
     }
 
-    /// Lets a key go once the turn in which it is used is applied.
-    pub(super) fn unpin_after_turn(&mut self, keys: impl IntoIterator<Item = Vec<u8>>) {
+    /// Lets keys go once the turn in which they are used is applied. `data_bytes` is what they hold in memory until then, and
+    /// may add to the memtable when a write changes them.
+    pub(super) fn unpin_after_turn(&mut self, keys: impl IntoIterator<Item = Vec<u8>>, data_bytes: usize) {
         self.turn.batch.unpins.extend(keys);
+        self.turn.grown_bytes += data_bytes;
     }
 
     fn joined_turn(&mut self, place: usize) {
