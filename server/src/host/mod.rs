@@ -388,9 +388,14 @@ impl Host {
             }
         }
         if synced {
-            for replica in &mut self.replicas {
-                replica.synced_index = replica.written_index;
-            }
+            self.all_synced();
+        }
+    }
+
+    /// All that was written is synced: what is applied of it may go to the store.
+    pub fn all_synced(&mut self) {
+        for replica in &mut self.replicas {
+            replica.synced_index = replica.written_index;
         }
     }
 

@@ -280,10 +280,13 @@ impl Shard {
     }
 
     fn idle_statement(&mut self) {
-        if self.host.fault().is_none()
-            && let Err(reason) = self.wal.idle_statement()
-        {
-            self.fail_turn(&reason);
+        if self.host.fault().is_some() {
+            return;
+        }
+        match self.wal.idle_statement() {
+            Ok(true) => self.host.all_synced(),
+            Ok(false) => {}
+            Err(reason) => self.fail_turn(&reason),
         }
     }
 
