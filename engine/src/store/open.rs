@@ -13,6 +13,7 @@
 use super::{CheckpointStore, FjallStore, MemStore, SledStore};
 use crate::vfs::{SharedVfs, read_exact_at};
 use crate::{Error, Result};
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -28,8 +29,8 @@ const BOOT_ID_BYTES_MAX: usize = 64;
 /// this long waits for something that will not come.
 pub const OPEN_PATIENCE: Duration = Duration::from_secs(120);
 
-/// Which store. The numbers are on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Which store a folder has, for life. The numbers are on disk: never reuse one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
 pub enum StoreKind {
     /// fjall: the default.
@@ -51,13 +52,15 @@ impl StoreKind {
         }
     }
 
-    /// The kind with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [StoreKind::Fjall, StoreKind::Sled, StoreKind::Memory].into_iter().find(|kind| kind.name() == name)
-    }
-
-    fn from_u8(number: u8) -> Option<Self> {
+    /// The kind that a stored number stands for.
+    pub(crate) fn from_u8(number: u8) -> Option<Self> {
         [StoreKind::Fjall, StoreKind::Sled, StoreKind::Memory].into_iter().find(|kind| *kind as u8 == number)
+    }
+}
+
+impl fmt::Display for StoreKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::{DATA_GROUP, Lookups, Replica};
 use crate::server::StartError;
-use crate::settings::{Durability, Settings, StoreKind};
-use holdfast_engine::folder::{self, DataFolder};
+use crate::settings::{Durability, Settings};
+use holdfast_engine::folder::DataFolder;
 use holdfast_engine::ledger::Ledger;
 use holdfast_engine::log::{HardState, LogEntry, LogStore};
 use holdfast_engine::table::{Applied, Tables, TablesOptions};
@@ -38,11 +38,7 @@ impl Replica {
     /// When the folder can't be used, is damaged, or another process has it.
     pub(crate) fn open(settings: &Settings, now_ms: u64, random: u128) -> Result<Recovered, StartError> {
         let vfs = OsVfs::shared();
-        let store = match settings.store {
-            StoreKind::Fjall => folder::StoreKind::Fjall,
-            StoreKind::Sled => folder::StoreKind::Sled,
-        };
-        let mut folder = DataFolder::open(Arc::clone(&vfs), &settings.dir, random, store)?;
+        let mut folder = DataFolder::open(Arc::clone(&vfs), &settings.dir, random, settings.store)?;
         let budget = Budget::of(settings.memory_budget_bytes);
         let ledger = Arc::new(Ledger::new(settings.memory_budget_bytes));
 
@@ -67,10 +63,7 @@ impl Replica {
         }
 
         let mut options = TablesOptions::new(settings.dir.join("table"));
-        options.store = match settings.store {
-            StoreKind::Fjall => holdfast_engine::store::StoreKind::Fjall,
-            StoreKind::Sled => holdfast_engine::store::StoreKind::Sled,
-        };
+        options.store = settings.store;
         options.memtable_bytes_max = budget.memtables;
         options.cache_bytes_max = budget.cache;
         options.store_cache_bytes_max = budget.store;
