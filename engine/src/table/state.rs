@@ -403,6 +403,11 @@ impl Table {
         true
     }
 
+    /// Whether memory knows every key: nothing is in the store.
+    pub fn is_all_resident(&self) -> bool {
+        self.count == 0
+    }
+
     /// Whether a read of the key is answered from memory.
     pub fn is_resident(&self, key: KeyRef<'_>) -> bool {
         self.peek_with(key, |_| ()).is_some()

@@ -226,7 +226,7 @@ impl Round {
 }
 
 /// Runs what may block on the disk on a reader thread.
-async fn on_reader<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn on_reader<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         // The work itself panicked: so would it have on this thread.

@@ -18,6 +18,7 @@ mod conn;
 mod dispatch;
 mod jobs;
 mod metrics;
+mod prefetch;
 mod pump;
 mod transfer;
 mod turn;
@@ -31,6 +32,7 @@ pub(crate) use cluster::{ClusterStart, ShardSink};
 use conn::{Conn, ConnKey, ConnTask, Hold};
 use holdfast_engine::wal::WalWriter;
 use metrics::Metrics;
+use prefetch::Prefetch;
 use slab::Slab;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -72,6 +74,7 @@ pub(crate) struct Shard {
     outputs: Outputs,
     /// Committed entries that are not applied yet.
     backlog: VecDeque<Committed>,
+    prefetch: Prefetch,
     /// The list of members changed since it was last looked at.
     members_changed: bool,
     /// The log's writer is closed, or about to be: nothing is done any more.
@@ -119,6 +122,7 @@ impl Shard {
                 everysec_ms: 0,
                 outputs: Outputs::default(),
                 backlog: VecDeque::new(),
+                prefetch: Prefetch::default(),
                 members_changed: false,
                 closed: false,
                 topology_changed: false,

@@ -117,9 +117,14 @@ impl Shard {
                 break;
             }
             let Some(committed) = self.backlog.pop_front() else { break };
+            if !self.is_prefetched(&committed.entry) {
+                self.backlog.push_front(committed);
+                break;
+            }
             debug_assert_eq!(committed.group, DATA_GROUP);
             self.members_changed |= committed.conf.is_some();
             self.apply(&committed.entry, committed.conf).map_err(|error| error.to_string())?;
+            self.forget_prefetched();
             applied = true;
         }
         if applied {

@@ -337,6 +337,7 @@ impl Shard {
     pub(super) fn start_install(&mut self, group: GroupId) {
         // What waited to be applied is in the snapshot, and the table is not to be touched until it is in place.
         self.backlog.clear();
+        self.give_up_prefetch();
         let vfs = self.host.vfs().clone();
         let begun = self.host.begin_install(group);
         let Some(cluster) = &self.cluster else { return };

@@ -179,6 +179,11 @@ impl Turn {
         self.bytes() >= TURN_BYTES_MAX && self.under_way() >= UNDER_WAY_MAX
     }
 
+    /// Whether the entry at this index was proposed here, and is the next to be applied of those.
+    pub(super) fn awaits(&self, index: u64) -> bool {
+        self.waiting.front().is_some_and(|batch| batch.index == index)
+    }
+
     /// Entries proposed here and not applied yet.
     pub(super) fn under_way(&self) -> usize {
         self.waiting.len()
