@@ -1,7 +1,7 @@
 //! What a follower reads from its store before it applies an entry.
 //!
 //! The node that proposes an entry has seen to it that the keys which its commands look at are in memory (see
-//! [`super::dispatch`]). Other replicas apply the same entry without having seen its commands: they look at it when its turn comes,
+//! [`super::dispatch`]); only if a memtable was let go since need it look again. Other replicas apply the same entry without having seen its commands: they look at it when its turn comes,
 //! and have what is missing read on a reader thread, so that applying never waits for the store and heartbeats never wait for
 //! either. Entries behind it wait; a bounded number of them, since Raft hands out no more.
 
@@ -39,7 +39,7 @@ impl Shard {
         }
         if self.prefetch.ready == Some(entry.index)
             || entry.kind != EntryKind::Normal
-            || self.turn.awaits(entry.index)
+            || self.turn.is_prepared(entry.index, self.host.data().checkpoints)
             || self.host.data().table.is_all_resident()
         {
             return true;

@@ -80,6 +80,8 @@ pub(super) struct Batch {
     arena: OpArena,
     /// Keys that need not stay in memory once the batch is applied.
     unpins: Vec<Vec<u8>>,
+    /// How many memtables had been let go when the entry was proposed.
+    checkpoints: u64,
 }
 
 /// What has been collected since the last commit.
@@ -179,9 +181,9 @@ impl Turn {
         self.bytes() >= TURN_BYTES_MAX && self.under_way() >= UNDER_WAY_MAX
     }
 
-    /// Whether the entry at this index was proposed here, and is the next to be applied of those.
-    pub(super) fn awaits(&self, index: u64) -> bool {
-        self.waiting.front().is_some_and(|batch| batch.index == index)
+    /// Whether the entry at this index was proposed here, and no memtable was let go since: then what it needs is in memory still.
+    pub(super) fn is_prepared(&self, index: u64, checkpoints: u64) -> bool {
+        self.waiting.front().is_some_and(|batch| batch.index == index && batch.checkpoints == checkpoints)
     }
 
     /// Entries proposed here and not applied yet.
@@ -311,6 +313,7 @@ impl Shard {
                 Ok((term, index)) => {
                     batch.term = term;
                     batch.index = index;
+                    batch.checkpoints = self.host.data().checkpoints;
                     self.turn.waiting.push_back(batch);
                 }
                 Err(error) => {
