@@ -26,6 +26,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -65,6 +66,8 @@ pub(super) struct Cluster {
     readers: Vec<ConnKey>,
     asked: VecDeque<Asked>,
     next_context: u64,
+    /// Jobs that wait for followers to get further: WAIT.
+    watchers: Vec<Waker>,
     pub(super) transfers: Transfers,
     /// What clients were told last.
     topology: Option<Arc<Topology>>,
@@ -132,18 +135,21 @@ impl Shard {
         let (transfers, mut events) = Transfers::new(start.seed);
         {
             let mut this = shard.borrow_mut();
+            // NB: a founder leads since its host was opened; its first change of role is the loss of that.
+            let role = this.host.data().raft().role_state();
             this.cluster = Some(Cluster {
                 identity: start.identity,
                 me: start.me,
                 peers: start.peers,
                 hints: start.hints,
-                leader_last: None,
-                led: false,
+                leader_last: role.leader,
+                led: role.role == Role::Leader,
                 joins: Vec::new(),
                 member_asked_ms: 0,
                 readers: Vec::new(),
                 asked: VecDeque::new(),
                 next_context: 1,
+                watchers: Vec::new(),
                 transfers,
                 topology: None,
             });
@@ -342,6 +348,33 @@ impl Shard {
                 }
                 self.release(key);
             }
+        }
+    }
+
+    // ---- replicas --------------------------------------------------------------------------------------------------
+
+    /// How many other replicas are known to have the log up to `index` on their disks. `None`: this node doesn't lead, and
+    /// can't know. A node that is alone has no others.
+    pub(super) fn replicas_with(&self, index: u64) -> Option<usize> {
+        if self.cluster.is_none() {
+            return Some(0);
+        }
+        let replica = self.host.data();
+        self.leads().then(|| replica.matched().iter().filter(|(_, matched)| *matched >= index).count())
+    }
+
+    /// Wakes a job once, when followers may have got further or leadership may have changed. NB: one that asks twice is woken
+    /// twice; the list is emptied with every tick.
+    pub(super) fn wake_when_replicated(&mut self, waker: &Waker) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.watchers.push(waker.clone());
+        }
+    }
+
+    /// Lets the jobs look that wait for followers.
+    pub(super) fn wake_watchers(&mut self) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.watchers.drain(..).for_each(Waker::wake);
         }
     }
 

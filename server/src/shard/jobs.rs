@@ -34,6 +34,9 @@ const SCAN_BYTES_MAX: usize = 4 << 20;
 const CURSOR_HASH_BITS: u32 = 50;
 /// Keys looked at in the first step through a slot.
 const SLOT_PAGE_KEYS_MIN: usize = 16;
+/// Only a leader knows how far the others are.
+const WAIT_ON_REPLICA: &str = "ERR WAIT cannot be used with replica instances: only the leader knows who has a write";
+const WAIT_DEPOSED: &str = "UNBLOCKED this node lost its leadership while WAIT was waiting: ask the new leader";
 /// Keys looked at in one step of RANDOMKEY: the first that is not expired is the answer.
 const RANDOM_PAGE_KEYS: usize = 8;
 
@@ -439,42 +442,69 @@ async fn db_size(shard: Shared) -> Answer {
     Ok(Box::new(move |reply| reply.int(i64::try_from(count).unwrap_or(i64::MAX))))
 }
 
-/// A single node has no other replica to wait for: it waits as long as it is told to, and answers none.
+/// Waits until so many other replicas have the connection's last write on their disks. A node that is alone has no other
+/// replica to wait for: it waits as long as it is told to, and answers none.
 async fn wait(shard: Shared, conn: ConnKey, options: WaitOptions) -> Answer {
-    let none = || -> Answer { Ok(Box::new(|reply| reply.int(0))) };
-    if options.replicas <= 0 {
-        return none();
+    let count = |count: usize| -> Answer { Ok(Box::new(move |reply| reply.int(count as i64))) };
+    let found = shard.borrow_mut().conn_mut(conn).map(|conn| (std::sync::Arc::clone(&conn.info), conn.last_write));
+    let Some((info, index)) = found else { return count(0) };
+    let first = shard.borrow().replicas_with(index).ok_or(Failure::fixed(WAIT_ON_REPLICA))?;
+    if i64::try_from(first).is_ok_and(|first| first >= options.replicas) {
+        return count(first);
     }
-    let Some(info) = shard.borrow_mut().conn_mut(conn).map(|conn| std::sync::Arc::clone(&conn.info)) else {
-        return none();
-    };
     info.set_blocked(true);
     shard.borrow_mut().metrics.blocked_clients += 1;
     let mut timeout =
         (options.timeout_ms > 0).then(|| Box::pin(tokio::time::sleep(Duration::from_millis(options.timeout_ms))));
-    let reason = poll_fn(|context| {
+    let mut end = poll_fn(|context| {
         // The connection's own waker is what CLIENT UNBLOCK and CLIENT KILL know; this one is told on each poll of it.
         let mut this = shard.borrow_mut();
-        let Some(state) = this.conn_mut(conn) else { return Poll::Ready(None) };
+        let Some(state) = this.conn_mut(conn) else { return Poll::Ready(WaitEnd::Over) };
         if state.dead || state.eof || info.is_killed() {
-            return Poll::Ready(None);
+            return Poll::Ready(WaitEnd::Over);
         }
         if let Some(reason) = info.take_unblock() {
-            return Poll::Ready(Some(reason));
+            return Poll::Ready(WaitEnd::Unblocked(reason));
         }
         state.job_waker = Some(context.waker().clone());
+        match this.replicas_with(index) {
+            None => return Poll::Ready(WaitEnd::Deposed),
+            Some(now) if i64::try_from(now).is_ok_and(|now| now >= options.replicas) => {
+                return Poll::Ready(WaitEnd::Over);
+            }
+            Some(_) => this.wake_when_replicated(context.waker()),
+        }
         match &mut timeout {
-            Some(timeout) => timeout.as_mut().poll(context).map(|()| None),
+            Some(timeout) => timeout.as_mut().poll(context).map(|()| WaitEnd::Over),
             None => Poll::Pending,
         }
     })
     .await;
     info.set_blocked(false);
-    shard.borrow_mut().metrics.blocked_clients -= 1;
-    match reason {
-        Some(UnblockReason::Error) => Err(Failure::fixed("UNBLOCKED client unblocked via CLIENT UNBLOCK")),
-        _ => none(),
+    let mut this = shard.borrow_mut();
+    this.metrics.blocked_clients -= 1;
+    let last = this.replicas_with(index);
+    if last.is_none() {
+        end = WaitEnd::Deposed;
     }
+    match end {
+        WaitEnd::Unblocked(UnblockReason::Error) => {
+            Err(Failure::fixed("UNBLOCKED client unblocked via CLIENT UNBLOCK"))
+        }
+        WaitEnd::Deposed => Err(Failure::fixed(WAIT_DEPOSED)),
+        WaitEnd::Unblocked(_) | WaitEnd::Over => count(last.unwrap_or(0)),
+    }
+}
+
+/// Why a WAIT that had to wait goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WaitEnd {
+    /// Enough replicas, the time is over, or nobody waits any more.
+    Over,
+    /// CLIENT UNBLOCK.
+    Unblocked(UnblockReason),
+    /// This node no longer leads, and so doesn't hear how far the others are.
+    Deposed,
 }
 
 /// Looks for expired keys and proposes to delete what it finds, one round at a time. What only the store knows is read before, so

@@ -69,6 +69,7 @@ impl Shard {
         if let Some(cluster) = &self.cluster {
             cluster.peers.flush();
         }
+        self.wake_watchers();
         self.flush_touched();
         self.resume_turn();
     }

@@ -4,6 +4,7 @@ use super::PATIENCE;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 /// A value of RESP2 or RESP3, as it came.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,11 +106,16 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect(address).expect("connect");
-        stream.set_nodelay(true).expect("nodelay");
-        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("timeout");
-        Client { stream: BufReader::new(stream) }
+        Client::try_connect(address, PATIENCE).expect("connect")
+    }
+
+    /// Connects, if somebody listens; nothing takes longer than `patience`.
+    pub fn try_connect(address: SocketAddr, patience: Duration) -> io::Result<Client> {
+        let stream = TcpStream::connect_timeout(&address, patience)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        Ok(Client { stream: BufReader::new(stream) })
     }
 
     /// The socket.
@@ -132,6 +138,18 @@ impl Client {
     pub fn run(&mut self, line: &str) -> Value {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         self.call(&words)
+    }
+
+    /// Sends a command and reads its reply, or finds that the connection has ended or takes too long.
+    pub fn try_call(&mut self, args: &[&[u8]]) -> io::Result<Value> {
+        self.stream.get_mut().write_all(&encode(args))?;
+        self.try_reply()
+    }
+
+    /// As [`Client::try_call`], for a command written as words without quotes.
+    pub fn try_run(&mut self, line: &str) -> io::Result<Value> {
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        self.try_call(&words)
     }
 
     /// Reads a reply; the connection must still be there.
