@@ -32,7 +32,7 @@ mod settings;
 pub use marks::Marks;
 pub use settings::Settings;
 
-use holdfast_raft::{Message, MessageBody, Role, RoleState};
+use holdfast_raft::{ConfState, Message, MessageBody, Role, RoleState};
 use holdfast_server::peer::format::{self, Frame, HEAD_BYTES, Head};
 use holdfast_server::peer::{JoinReply, JoinRequest, Lane, PeerMessage};
 use holdfast_server::replica::DATA_GROUP;
@@ -263,6 +263,7 @@ impl World<'_> {
             }
             if let Some(what) = invariants::what_is_not_converged(&self.machines, &self.settings) {
                 self.summary.violations.push(format!("the cluster did not become whole: {what}"));
+                self.summary.violations.push(invariants::standing(&self.machines));
             }
         }
         let verdict = check(self.workload.history(), STEPS_MAX);
@@ -565,7 +566,7 @@ impl World<'_> {
                     let outcome = self.states.state_is(number, index, hash);
                     self.expect(outcome);
                 }
-                Effect::Acknowledged { index, term } => self.acknowledged(number, index, term),
+                Effect::Acknowledged { index, term, conf } => self.acknowledged(index, term, &conf),
                 Effect::Role(role) => self.role(number, role),
                 Effect::Mark(name) => self.marks.hit(name),
                 Effect::Halted(reason) => self.expect(Err(format!("node {number} gave up: {reason}"))),
@@ -588,11 +589,9 @@ impl World<'_> {
         }
     }
 
-    fn acknowledged(&mut self, number: u32, index: u64, term: u64) {
-        let Some(node) = &self.machines[number as usize - 1].node else { return };
-        let conf = node.host.data().raft().conf_state().clone();
+    fn acknowledged(&mut self, index: u64, term: u64, conf: &ConfState) {
         let disk = |id: u64| self.machine_of.get(&id).map(|number| &self.machines[*number as usize - 1].synced);
-        let outcome = invariants::check_acknowledged((index, term), &conf, disk);
+        let outcome = invariants::check_acknowledged((index, term), conf, disk);
         self.expect(outcome);
     }
 

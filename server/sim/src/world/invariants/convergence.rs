@@ -44,3 +44,9 @@ pub(in crate::world) fn what_is_not_converged(machines: &[Machine], settings: &S
         _ => Some(format!("leaders: {leaders:?}")),
     }
 }
+
+/// How each node stands, for those who have to find out why.
+pub(in crate::world) fn standing(machines: &[Machine]) -> String {
+    let nodes = machines.iter().filter_map(|machine| machine.node.as_ref().map(|node| (machine.number, node)));
+    nodes.map(|(number, node)| format!("node {number}: {}\n", node.standing())).collect()
+}

@@ -21,7 +21,7 @@ mod promises;
 mod states;
 
 pub(super) use acknowledged::check_acknowledged;
-pub(super) use convergence::{has_converged, what_is_not_converged};
+pub(super) use convergence::{has_converged, standing, what_is_not_converged};
 pub(super) use disks::check_disk;
 pub(super) use leaders::Leaders;
 pub(super) use logs::Logs;

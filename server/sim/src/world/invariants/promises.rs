@@ -14,8 +14,9 @@ pub(in crate::world) fn check_promise(message: &Message, disk: &Held, log: &Held
             (has_voted(message, message.from, disk) && disk.has(last_index, last_term), "a candidacy")
         }
         MessageBody::AppendAccepted { index } | MessageBody::SnapshotReply { index } => {
-            let term = log.term_at(index).unwrap_or(0);
-            (disk.term >= message.term && disk.last() >= index && disk.has(index, term), "an acknowledgement")
+            // Where the log was cut since, the disk's own word must do.
+            let same = log.term_at(index).is_none_or(|term| disk.has(index, term));
+            (disk.term >= message.term && disk.last() >= index && same, "an acknowledgement")
         }
         _ => return Ok(()),
     };

@@ -75,7 +75,8 @@ impl Node {
             return Ok(());
         }
         if batch.ops.iter().any(|op| op.conn.is_some()) {
-            self.effects.push(Effect::Acknowledged { index: entry.index, term: entry.term });
+            let conf = self.conf.clone();
+            self.effects.push(Effect::Acknowledged { index: entry.index, term: entry.term, conf });
         }
         let mut kept = Vec::new();
         for op in batch.ops.drain(..) {

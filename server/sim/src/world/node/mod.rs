@@ -20,7 +20,7 @@ pub(super) use transfer::Install;
 use bytes::Bytes;
 use clients::{Asked, Conn, Turn};
 use holdfast_engine::wal::{SealedBatch, WalWriter};
-use holdfast_raft::RoleState;
+use holdfast_raft::{ConfState, RoleState};
 use holdfast_server::cluster::{Member, NodeId, Topology};
 use holdfast_server::host::{Committed, Host, Opened, Outputs};
 use holdfast_server::peer::{JoinReply, JoinRequest, PeerMessage};
@@ -68,8 +68,8 @@ pub(super) enum Effect {
     Applied { index: u64, term: u64, hash: u64, stamp_ms: u64 },
     /// What the state is after an entry.
     State { index: u64, hash: u64 },
-    /// The clients of an entry are about to be answered.
-    Acknowledged { index: u64, term: u64 },
+    /// The clients of an entry are about to be answered. The membership is the one by which it was committed.
+    Acknowledged { index: u64, term: u64, conf: ConfState },
     /// A new term, role or leader.
     Role(RoleState),
     /// Something worth counting happened.
@@ -99,6 +99,8 @@ pub(super) struct Node {
     batches: u64,
     outputs: Outputs,
     backlog: VecDeque<Committed>,
+    /// The membership before the host was asked what is committed.
+    conf: ConfState,
     // Clients.
     conns: BTreeMap<ConnId, Conn>,
     touched: BTreeSet<ConnId>,
@@ -153,6 +155,7 @@ impl Node {
             batches: 0,
             outputs: Outputs::default(),
             backlog: VecDeque::new(),
+            conf: ConfState::default(),
             conns: BTreeMap::new(),
             touched: BTreeSet::new(),
             held_back: BTreeSet::new(),
@@ -288,6 +291,7 @@ impl Node {
     pub(super) fn link_lost(&mut self, peer: NodeId) {
         self.unlinked.insert(peer);
         self.host.data_mut().unreachable(peer);
+        self.transfers_lost_link(peer);
         self.pump();
     }
 
@@ -328,6 +332,7 @@ impl Node {
     fn pump_into(&mut self, outputs: &mut Outputs) -> Result<(), String> {
         self.apply_backlog()?;
         loop {
+            self.conf.clone_from(self.host.data().raft().conf_state());
             let progressed = self.host.process(outputs)?;
             if progressed {
                 self.backlog.extend(outputs.committed.drain(..));
@@ -394,6 +399,21 @@ impl Node {
 
     fn after(&mut self, span: Micros, timer: Timer) {
         self.effects.push(Effect::After { span, timer });
+    }
+
+    /// How the node stands, for people.
+    pub(super) fn standing(&self) -> String {
+        let replica = self.host.data();
+        format!(
+            "applied {:?}, {} entries wait to be applied, writes stall: {}, a snapshot waits: {}, writing: {}, {:?}, {:?}",
+            replica.applied(),
+            self.backlog.len(),
+            self.host.write_stall(),
+            self.host.wants_install(DATA_GROUP),
+            self.writing.is_some(),
+            replica.raft().status(),
+            self.transfers,
+        )
     }
 
     /// Whether this node leads.

@@ -68,8 +68,13 @@ impl Node {
     // ---- sending ---------------------------------------------------------------------------------------------------
 
     pub(super) fn start_sending(&mut self, need: SnapshotNeed) {
-        if self.transfers.outgoing.iter().any(|sent| sent.to == need.to) {
-            return;
+        if let Some(sent) = self.transfers.outgoing.iter().find(|sent| sent.to == need.to) {
+            if sent.complete_ms.is_none() {
+                return;
+            }
+            let transfer = sent.transfer;
+            self.mark("snapshots cut off by the log");
+            self.forget_outgoing(transfer);
         }
         let begun = match self.host.begin_sending(DATA_GROUP) {
             Ok(Some((_, meta))) if meta.index < need.index_min => {
@@ -117,6 +122,16 @@ impl Node {
         self.mark("snapshots given up");
         self.forget_outgoing(transfer);
         self.report_later(to);
+    }
+
+    /// The link to a peer broke: the announcement of a snapshot may be lost with it.
+    pub(super) fn transfers_lost_link(&mut self, peer: NodeId) {
+        let complete = |sent: &&Outgoing| sent.to == peer && sent.complete_ms.is_some();
+        let over: Vec<u64> = self.transfers.outgoing.iter().filter(complete).map(|sent| sent.transfer).collect();
+        for transfer in over {
+            self.forget_outgoing(transfer);
+            self.host.data_mut().report_snapshot(peer, true);
+        }
     }
 
     /// Lets go of snapshots that followers have put in place, or should have, or that got stuck.
