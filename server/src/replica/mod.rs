@@ -31,12 +31,12 @@ use holdfast_raft::{ConfChange, ConfState, ConfStep, Entry, ProposeError, Raft, 
 use std::collections::VecDeque;
 
 /// Commands that the server itself writes to the log. Numbers from here up are never given to a client's command.
-pub(crate) mod internal {
+pub mod internal {
     /// Deletes the keys given, those of them whose deadline has passed by the entry's stamp.
-    pub(crate) const RECLAIM: u16 = 0xFF01;
+    pub const RECLAIM: u16 = 0xFF01;
     /// Adds a node to the cluster's list, or changes the addresses of one: number (0: the next that is free), folder, client
-    /// address, peer address.
-    pub(crate) const MEMBER: u16 = 0xFF02;
+    /// address, peer address. [`Replica::member_args`](super::Replica::member_args) makes them.
+    pub const MEMBER: u16 = 0xFF02;
 }
 
 /// The group that a single node's data is in.
@@ -290,7 +290,7 @@ impl Replica {
     }
 
     /// The entry of a member, as arguments of [`internal::MEMBER`]; number 0 for the next that is free.
-    pub(crate) fn member_args(id: NodeId, member: &Member) -> [Vec<u8>; 4] {
+    pub fn member_args(id: NodeId, member: &Member) -> [Vec<u8>; 4] {
         let text = |address: &Address| address.to_string().into_bytes();
         [id.to_le_bytes().to_vec(), member.folder.to_le_bytes().to_vec(), text(&member.client), text(&member.peer)]
     }

@@ -228,6 +228,7 @@ impl Shard {
         if !up {
             // What was on its way may be lost.
             self.host.data_mut().unreachable(peer);
+            self.transfers_lost_link(peer);
         }
     }
 
