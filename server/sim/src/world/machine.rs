@@ -1,7 +1,8 @@
 //! One machine: what outlives its node. A disk, a store, clocks.
 
-use holdfast_engine::folder::{DataFolder, StoreKind};
+use holdfast_engine::folder::DataFolder;
 use holdfast_engine::store::MemStore;
+use holdfast_engine::store::StoreKind;
 use holdfast_engine::vfs::{CrashPlan, SimVfs, Survival};
 use holdfast_server::cluster::{Address, Member};
 use holdfast_server::host::Host;
@@ -170,13 +171,7 @@ impl Machine {
         self.open(now, folder, settings, marks)
     }
 
-    fn open(
-        &mut self,
-        now: Micros,
-        folder: DataFolder,
-        settings: &Settings,
-        marks: &mut Marks,
-    ) -> Result<(), String> {
+    fn open(&mut self, now: Micros, folder: DataFolder, settings: &Settings, marks: &mut Marks) -> Result<(), String> {
         let clocks = self.clocks(now);
         let identity = *folder.identity();
         let options = settings.host(self.vfs.shared(), Box::new(self.store.clone()), &identity, &mut self.random);
