@@ -41,6 +41,8 @@ pub(crate) struct Progress {
     pub(crate) next: u64,
     /// When it last said something in this term.
     pub(crate) heard_at: Millis,
+    /// A message to it could not be delivered, and it has said nothing since.
+    pub(crate) lost: bool,
     /// The newest heartbeat round that it answered.
     pub(crate) round: u64,
     /// The commit index that it was last told by an append.
@@ -65,6 +67,7 @@ impl Progress {
             matched: 0,
             next,
             heard_at: now,
+            lost: false,
             round: 0,
             commit_told: 0,
             nudge: false,

@@ -138,6 +138,8 @@ pub struct PeerStatus {
     pub awaits_snapshot: bool,
     /// When it was last heard.
     pub heard_at: Millis,
+    /// Whether it answered this leader in this term, within the last election timeout, and could be reached since.
+    pub answers: bool,
 }
 
 /// The state of a replica, for display and tests.
@@ -299,6 +301,7 @@ impl Raft {
             && let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == from)
         {
             peer.heard_at = self.now;
+            peer.lost = false;
         }
         match body {
             MessageBody::PreVote { last_index, last_term } => self.on_pre_vote(from, term, last_index, last_term),
@@ -473,7 +476,11 @@ impl Raft {
             self.record_vote(self.config.id, true);
         }
         if self.role == Role::Leader {
+            let before = self.log.commit();
             self.maybe_commit();
+            if self.log.commit() > before {
+                self.continue_transfer();
+            }
         }
         self.resume_snapshot();
         self.log.assert_ladder();
@@ -791,6 +798,7 @@ impl Raft {
                     inflight_bytes: peer.inflight().1,
                     awaits_snapshot: matches!(peer.mode, Mode::Snapshot { .. }),
                     heard_at: peer.heard_at,
+                    answers: peer.round > 0 && !peer.lost && self.now < peer.heard_at + self.config.election_timeout_ms,
                 })
                 .collect(),
         }

@@ -174,11 +174,13 @@ impl Raft {
     pub fn report_unreachable(&mut self, id: ReplicaId) {
         if self.role == Role::Leader
             && let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == id)
-            && peer.mode == Mode::Replicate
         {
-            peer.probe();
-            // The probe waits for the next answer to a heartbeat: until then there is nobody to talk to.
-            peer.mode = Mode::Probe { sent: true };
+            peer.lost = true;
+            if peer.mode == Mode::Replicate {
+                peer.probe();
+                // The probe waits for the next answer to a heartbeat: until then there is nobody to talk to.
+                peer.mode = Mode::Probe { sent: true };
+            }
         }
     }
 }

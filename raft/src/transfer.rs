@@ -1,7 +1,8 @@
 //! Handing leadership over.
 //!
-//! The leader stops taking proposals, waits until the target has its whole log, and asks it to campaign at once, without
-//! a pre-vote and without others' loyalty in the way. If nothing came of it within an election timeout, the leader goes
+//! The leader stops taking proposals, waits until its whole log is committed and the target has it, and asks the target to
+//! campaign at once, without a pre-vote and without others' loyalty in the way. What was proposed before is thus known to be
+//! committed when leadership is lost, also where leader and target alone are no majority. If nothing came of it within an election timeout, the leader goes
 //! on as before, except for leases: the request to campaign may still arrive, so there are none in this term any more.
 
 use crate::{
@@ -42,12 +43,15 @@ impl Raft {
         Ok(())
     }
 
-    /// Asks the target to campaign once it has the whole log.
+    /// Asks the target to campaign once it has the whole log, and all of that is committed.
     pub(crate) fn continue_transfer(&mut self) {
         let Some(transfer) = self.transfer else {
             return;
         };
         let last = self.log.last();
+        if self.log.commit() < last {
+            return;
+        }
         if self.peers.iter().any(|peer| peer.id == transfer.target && peer.matched == last) {
             self.reads.bar_lease();
             self.send(transfer.target, MessageBody::TimeoutNow);
