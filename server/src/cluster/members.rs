@@ -6,13 +6,19 @@
 //! ```text
 //!   version u8 │ next_id u64 │ 4 lists of replica ids (count u16, ids u64), auto_leave u8
 //!              │ count u16 │ per node: id u64, folder u128, client address, peer address (length u16, text)
+//!              │ leaving u64 (0: nobody)                                                   from version 2 on
 //! ```
+//!
+//! A node that is to go is first marked as *leaving*; the same entry that takes it out of the group's membership takes it off
+//! the list. So whoever leads finds in the list what is still to be done, and a node is never in one of the two alone for good.
 
 use super::{Address, NodeId};
 use holdfast_raft::ConfState;
 use std::collections::BTreeMap;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The oldest version that is still read.
+const VERSION_MIN: u8 = 1;
 /// The most nodes of a cluster.
 pub const NODES_MAX: usize = 1024;
 
@@ -36,6 +42,8 @@ pub struct Members {
     pub nodes: BTreeMap<NodeId, Member>,
     /// The highest number ever given.
     pub last_id: NodeId,
+    /// The node that is being removed: one of the list, and one at a time.
+    pub leaving: Option<NodeId>,
 }
 
 /// Why bytes are no list of members.
@@ -47,6 +55,31 @@ impl Members {
     /// The node that has this folder.
     pub fn by_folder(&self, folder: u128) -> Option<NodeId> {
         self.nodes.iter().find(|(_, member)| member.folder == folder).map(|(id, _)| *id)
+    }
+
+    /// Marks a node as leaving. `false`: nothing changed, since it isn't in the list, another is leaving, or nobody would be
+    /// left to vote.
+    pub fn mark_leaving(&mut self, id: NodeId) -> bool {
+        let another = self.leaving.is_some_and(|leaving| leaving != id);
+        if another || !self.nodes.contains_key(&id) || self.conf.voters == [id] {
+            return false;
+        }
+        self.leaving = Some(id);
+        true
+    }
+
+    /// Takes over a changed membership of the group, and forgets the leaving node once it is in it no more.
+    pub fn set_conf(&mut self, conf: ConfState) {
+        self.conf = conf;
+        if let Some(id) = self.leaving.filter(|id| !self.conf.contains(*id)) {
+            self.nodes.remove(&id);
+            self.leaving = None;
+        }
+    }
+
+    /// Whether this node was one, and is no more. Numbers are given in ascending order and never again.
+    pub fn has_lost(&self, id: NodeId) -> bool {
+        id != 0 && id <= self.last_id && !self.nodes.contains_key(&id) && !self.conf.contains(id)
     }
 
     /// The blob.
@@ -69,6 +102,7 @@ impl Members {
                 out.extend_from_slice(text.as_bytes());
             }
         }
+        out.extend_from_slice(&self.leaving.unwrap_or(0).to_le_bytes());
         out
     }
 
@@ -79,7 +113,7 @@ impl Members {
     pub fn decode(bytes: &[u8]) -> Result<Self, MembersError> {
         let mut reader = Reader(bytes);
         let [version] = reader.take()?;
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Err(MembersError("it is of a version that this release does not know"));
         }
         let last_id = u64::from_le_bytes(reader.take()?);
@@ -103,10 +137,15 @@ impl Members {
                 return Err(MembersError("a node's number is impossible"));
             }
         }
+        let leaving = if version >= 2 { u64::from_le_bytes(reader.take()?) } else { 0 };
+        let leaving = (leaving != 0).then_some(leaving);
+        if leaving.is_some_and(|id| !nodes.contains_key(&id)) {
+            return Err(MembersError("a node is leaving that is not in it"));
+        }
         if !reader.0.is_empty() {
             return Err(MembersError("bytes are left over"));
         }
-        Ok(Members { conf, nodes, last_id })
+        Ok(Members { conf, nodes, last_id, leaving })
     }
 }
 
@@ -149,15 +188,46 @@ mod tests {
             conf: ConfState { learners: vec![7], ..ConfState::of_voters([1, 2]) },
             nodes: BTreeMap::from([(1, member(1)), (2, member(2)), (7, member(7))]),
             last_id: 9,
+            leaving: None,
         }
     }
 
     #[test]
     fn members_survive_the_encoding() {
-        for members in [sample(), Members::default()] {
+        for members in [sample(), Members { leaving: Some(7), ..sample() }, Members::default()] {
             assert_eq!(Members::decode(&members.encode()), Ok(members));
         }
         assert_eq!(sample().by_folder(7 << 77), Some(7));
+    }
+
+    #[test]
+    fn older_version_is_read() {
+        let mut bytes = sample().encode();
+        bytes[0] = 1;
+        bytes.truncate(bytes.len() - 8);
+        assert_eq!(Members::decode(&bytes), Ok(sample()));
+    }
+
+    #[test]
+    fn leaving_node_is_forgotten_with_its_place_in_the_group() {
+        let mut members = sample();
+        assert!(!members.mark_leaving(8), "there is no such node");
+        assert!(members.mark_leaving(7) && members.mark_leaving(7), "a second time changes nothing");
+        assert!(!members.mark_leaving(1), "one at a time");
+        // Another change of the group leaves the mark alone.
+        members.set_conf(ConfState { learners: vec![7], ..ConfState::of_voters([1]) });
+        assert_eq!((members.leaving, members.has_lost(7)), (Some(7), false));
+        members.set_conf(ConfState::of_voters([1]));
+        assert_eq!((members.leaving, members.nodes.contains_key(&7)), (None, false));
+        assert!(members.has_lost(7) && !members.has_lost(1) && !members.has_lost(10) && !members.has_lost(0));
+        assert!(!members.mark_leaving(1), "nobody would be left to vote");
+        assert_eq!(Members::decode(&members.encode()), Ok(members));
+    }
+
+    #[test]
+    fn stranger_can_not_be_leaving() {
+        let bytes = Members { leaving: Some(8), ..sample() }.encode();
+        assert!(Members::decode(&bytes).is_err());
     }
 
     #[test]
@@ -172,7 +242,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut bytes = bytes;
-            if let Some(first) = bytes.first_mut() { *first = VERSION; }
+            if let Some(first) = bytes.first_mut() { *first = VERSION_MIN + *first % 2; }
             let _ = Members::decode(&bytes);
         }
     }

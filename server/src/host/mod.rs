@@ -35,7 +35,7 @@ pub use open::{ClusterIdentity, HostOptions, OpenError, Opened};
 pub use snapshot::{Incoming, SnapshotChunks};
 
 use crate::cluster::Members;
-use crate::replica::Replica;
+use crate::replica::{MembershipStep, Replica};
 use holdfast_engine::folder::DataFolder;
 use holdfast_engine::ledger::{Category, Ledger};
 use holdfast_engine::log::{HardState, LogEntry, LogStore};
@@ -140,6 +140,8 @@ pub struct Host {
     sending: Vec<(GroupId, u64)>,
     /// Why nothing is written any more.
     fault: Option<String>,
+    /// The node was removed from its cluster.
+    retired: bool,
 }
 
 /// A group's log as the Raft core reads it.
@@ -236,6 +238,11 @@ impl Host {
         }
     }
 
+    /// Stands for no election and hears no leader any more: the node was removed from its cluster.
+    pub fn retire(&mut self) {
+        self.retired = true;
+    }
+
     // ---- inputs ----------------------------------------------------------------------------------------------------
 
     /// Lets the groups' timers run. `now` is a clock in milliseconds that never jumps.
@@ -244,10 +251,20 @@ impl Host {
             return;
         }
         for replica in &mut self.replicas {
+            // NB: one that still leads notices by its timers that nobody follows it any more.
+            if self.retired && !replica.raft.is_leader() {
+                continue;
+            }
             replica.raft.tick(now);
-            if let Some(change) = replica.membership_step() {
-                // NB: a change that is under way already refuses this one; it is looked at again with the next tick.
-                let _ = replica.raft.propose_conf_change(&change);
+            // NB: what is under way already refuses these; they are looked at again with the next tick.
+            match replica.membership_step() {
+                Some(MembershipStep::Change(change)) => {
+                    let _ = replica.raft.propose_conf_change(&change);
+                }
+                Some(MembershipStep::HandOver(target)) => {
+                    let _ = replica.raft.transfer_leader(target);
+                }
+                None => {}
             }
         }
     }
@@ -262,7 +279,7 @@ impl Host {
     /// # Errors
     /// When no correct peer would send it; it changed nothing then.
     pub fn step(&mut self, now: u64, group: GroupId, message: Message) -> Result<(), StepError> {
-        if self.fault.is_some() {
+        if self.fault.is_some() || self.retired {
             return Ok(());
         }
         let Some(place) = self.place(group) else { return Ok(()) };

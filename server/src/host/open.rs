@@ -149,6 +149,7 @@ impl Host {
             installing: Vec::new(),
             sending: Vec::new(),
             fault: None,
+            retired: false,
         };
         for replica in &mut host.replicas {
             // Alone, a replica needs nobody's leave to lead; what its log holds beyond the table commits with its first entry.

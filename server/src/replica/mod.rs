@@ -15,8 +15,10 @@
 //! - [`Members`] is a function of the log alone and is stored with the applied index.
 
 mod keyspace;
+mod membership;
 
 pub use keyspace::GroupKeyspace;
+pub(crate) use membership::{CannotLose, MembershipStep};
 
 use crate::cluster::{Address, Member, Members, NodeId};
 use crate::command::Needs;
@@ -27,7 +29,7 @@ use holdfast_engine::table::{
     Admitted, Applied, ExpireJob, ExpireOutcome, Fetched, Fetcher, Len, LenOutcome, OwnedKey, ScanJob, ScanOutcome,
     ScanPage, ScanPosition, Table,
 };
-use holdfast_raft::{ConfChange, ConfState, ConfStep, Entry, ProposeError, Raft, SnapshotMeta, WriteBatch};
+use holdfast_raft::{ConfState, Entry, ProposeError, Raft, SnapshotMeta, WriteBatch};
 use std::collections::VecDeque;
 
 /// Commands that the server itself writes to the log. Numbers from here up are never given to a client's command.
@@ -37,12 +39,13 @@ pub mod internal {
     /// Adds a node to the cluster's list, or changes the addresses of one: number (0: the next that is free), folder, client
     /// address, peer address. [`Replica::member_args`](super::Replica::member_args) makes them.
     pub const MEMBER: u16 = 0xFF02;
+    /// Has a node removed: its number. The list marks it as leaving; whoever leads then takes it out of the group, and with
+    /// that the list forgets it. [`Replica::forget_args`](super::Replica::forget_args) makes the argument.
+    pub const FORGET: u16 = 0xFF03;
 }
 
 /// The group that a single node's data is in.
 pub const DATA_GROUP: GroupId = 1;
-/// A learner that lags by no more entries than this becomes a voter.
-const CAUGHT_UP_ENTRIES: u64 = 1000;
 
 /// A key that can be judged without the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,26 +214,6 @@ impl Replica {
         self.raft.status().peers.iter().map(|peer| (peer.id, peer.matched)).collect()
     }
 
-    /// What the leader should do about the membership, if anything: take in a node that the list has and the group hasn't,
-    /// or give a vote to a learner that has caught up.
-    pub(crate) fn membership_step(&self) -> Option<ConfChange> {
-        if !self.raft.is_leader() {
-            return None;
-        }
-        let conf = self.raft.conf_state();
-        if let Some(id) = self.members.nodes.keys().find(|id| !conf.contains(**id)) {
-            return Some(ConfChange::one(ConfStep::AddLearner(*id)));
-        }
-        if conf.learners.is_empty() {
-            return None;
-        }
-        let status = self.raft.status();
-        let ready = status.peers.iter().find(|peer| {
-            conf.learners.contains(&peer.id) && !peer.awaits_snapshot && peer.matched + CAUGHT_UP_ENTRIES >= status.last
-        });
-        ready.map(|peer| ConfChange::one(ConfStep::AddVoter(peer.id)))
-    }
-
     // ---- apply -----------------------------------------------------------------------------------------------------
 
     /// Begins to apply an entry: the group's time moves to its stamp.
@@ -242,7 +225,7 @@ impl Replica {
     /// Records that an entry's effect is in the table. `conf` is the membership from this entry on, if it changed it.
     pub fn finish_entry(&mut self, entry: &Entry, conf: Option<ConfState>) {
         if let Some(conf) = conf {
-            self.members.conf = conf;
+            self.members.set_conf(conf);
             self.store_members();
         }
         self.table.set_applied(Applied { index: entry.index, term: entry.term, stamp_ms: self.time_ms });
@@ -259,6 +242,16 @@ impl Replica {
             internal::RECLAIM => InternalEffect::Reclaimed(self.reclaim(args.get(1..).unwrap_or_default())),
             internal::MEMBER => {
                 self.apply_member(args.get(1..).unwrap_or_default());
+                InternalEffect::Members
+            }
+            internal::FORGET => {
+                // What can't be read, or may not be, changes nothing, on every replica alike.
+                if let [_, id] = args
+                    && let Ok(id) = (*id).try_into()
+                    && self.members.mark_leaving(u64::from_le_bytes(id))
+                {
+                    self.store_members();
+                }
                 InternalEffect::Members
             }
             _ => InternalEffect::Unknown,
@@ -293,6 +286,11 @@ impl Replica {
     pub fn member_args(id: NodeId, member: &Member) -> [Vec<u8>; 4] {
         let text = |address: &Address| address.to_string().into_bytes();
         [id.to_le_bytes().to_vec(), member.folder.to_le_bytes().to_vec(), text(&member.client), text(&member.peer)]
+    }
+
+    /// The removal of a node, as the argument of [`internal::FORGET`].
+    pub fn forget_args(id: NodeId) -> [Vec<u8>; 1] {
+        [id.to_le_bytes().to_vec()]
     }
 
     fn store_members(&mut self) {
