@@ -3,7 +3,7 @@
 //! ```text
 //!   holdfast init         folder ─▶ a new cluster's identity, node 1
 //!   holdfast join ADDR    ask ADDR ─▶ (the leader) ─▶ a number ─▶ folder; then a snapshot, then the log, then a vote
-//!   holdfast              folder says: alone, or node N of a cluster
+//!   holdfast              folder says: alone, node N of a cluster, or one that its cluster has removed
 //! ```
 //!
 //! Both commands do their part once; given again to a folder that belongs to a cluster they just start the node, so that a
@@ -43,6 +43,10 @@ const REDIRECTS_MAX: usize = 4;
 const PEERS_FILE: &str = "PEERS";
 const PEERS_MAGIC: [u8; 8] = *b"HFPEERS\0";
 const PEERS_VERSION: u32 = 1;
+/// The state file, without a payload, of a node that its cluster has removed.
+const REMOVED_FILE: &str = "REMOVED";
+const REMOVED_MAGIC: [u8; 8] = *b"HFREMOVD";
+const REMOVED_VERSION: u32 = 1;
 
 /// Makes the folder's node the first of a new cluster, unless it belongs to one.
 ///
@@ -121,6 +125,24 @@ pub(crate) async fn join(folder: &mut DataFolder, address: &Address, request: Jo
         redirects = 0;
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Notes in the folder that the cluster has removed its node, so that the next start knows without being told.
+///
+/// # Errors
+/// When the disk refuses.
+pub(crate) fn mark_removed(folder: &DataFolder) -> holdfast_engine::Result<()> {
+    let path = folder.path().join(REMOVED_FILE);
+    state_file::write(&*OsVfs::shared(), &path, REMOVED_MAGIC, REMOVED_VERSION, &[])
+}
+
+/// Whether the folder says that the cluster has removed its node.
+///
+/// # Errors
+/// When the note is damaged or can't be read.
+pub(crate) fn is_removed(folder: &DataFolder) -> holdfast_engine::Result<bool> {
+    let path = folder.path().join(REMOVED_FILE);
+    Ok(state_file::read(&*OsVfs::shared(), &path, REMOVED_MAGIC, REMOVED_VERSION)?.is_some())
 }
 
 fn peers_path(folder: &DataFolder) -> PathBuf {

@@ -84,6 +84,7 @@ pub fn run(settings: Settings, entry: Entry, log: LevelHandle) -> Result<(), Sta
             _ => {}
         }
         let hints = membership::stored_peers(&folder);
+        let removed = membership::is_removed(&folder)?;
         let opened = storage::open_host(&settings, folder, random_u128())?;
         let summary = storage::summarize(&opened.report);
         let identity = opened.host.identity();
@@ -98,7 +99,7 @@ pub fn run(settings: Settings, entry: Entry, log: LevelHandle) -> Result<(), Sta
         let sink = Rc::new(ShardSink::default());
         sink.attach(&shard);
         if let (Some(member), Some(identity)) = (&member, identity) {
-            member.take_part(&shard, &sink, identity, hints)?;
+            member.take_part(&shard, &sink, identity, hints, removed)?;
         }
         print_banner(&settings, address, &summary, member.as_ref().zip(identity));
         if let Some(member) = member
@@ -167,6 +168,7 @@ impl Member {
         sink: &Rc<ShardSink>,
         identity: ClusterIdentity,
         hints: Vec<(NodeId, Address)>,
+        removed: bool,
     ) -> Result<(), StartError> {
         let seed = random_u128() as u64;
         let ClusterIdentity { cluster, node } = identity;
@@ -174,7 +176,8 @@ impl Member {
         let sink: Rc<dyn PeerSink> = Rc::clone(sink) as _;
         let peers = Peers::new(options, Rc::downgrade(&sink));
         let me = cluster::Member { folder: self.folder, client: self.client.clone(), peer: self.peer.clone() };
-        Shard::start_cluster(shard, ClusterStart { identity, me, peers, hints, seed }).map_err(StartError::Runtime)
+        Shard::start_cluster(shard, ClusterStart { identity, me, peers, hints, seed, removed })
+            .map_err(StartError::Runtime)
     }
 }
 

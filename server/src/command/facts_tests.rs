@@ -12,7 +12,19 @@ const FACTS: &str = include_str!("../../tests/redis_facts.tsv");
 const PARTIAL: [&str; 1] = ["function|"];
 
 /// Commands of ours that Redis 7.0 doesn't have.
-const OURS: [&str; 6] = ["cad", "cas", "client|no-touch", "client|setinfo", "cluster|myshardid", "delifeq"];
+const OURS: [&str; 11] = [
+    "cad",
+    "cas",
+    "client|no-touch",
+    "client|setinfo",
+    "cluster|myshardid",
+    "delifeq",
+    "holdfast",
+    "holdfast|help",
+    "holdfast|nodes",
+    "holdfast|remove-node",
+    "holdfast|transfer-leader",
+];
 
 /// A write in Redis; here it has nothing to write, and must not be logged.
 const DIFFERENT: [&str; 1] = ["function|flush"];

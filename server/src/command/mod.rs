@@ -55,7 +55,7 @@ pub use keyspec::{KeyAccess, KeySpec, keys_of};
 pub use needs::Needs;
 pub use resolve::{Rejection, check_sizes, resolve};
 pub use spec::{CommandSpec, Connection, Group, Handler, Special, category, flag};
-pub use special::{SCAN_COUNT_DEFAULT, ScanOptions, ShutdownOptions, SlotOptions, WaitOptions};
+pub use special::{SCAN_COUNT_DEFAULT, ScanOptions, ShutdownOptions, SlotOptions, WaitOptions, parse_node};
 pub use table::{all, by_id, lookup};
 
 /// Integers in commands are read by the same rule as lengths in the protocol.

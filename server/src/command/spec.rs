@@ -209,6 +209,7 @@ pub enum Connection {
     ClusterCountFailureReports,
     ClusterSaveconfig,
     ClusterHelp,
+    HoldfastHelp,
     /// Redis's commands that put nodes, slots or roles where the operator wants them.
     ClusterManaged,
 }
@@ -232,6 +233,12 @@ pub enum Special {
     CountKeysInSlot,
     /// Some of the keys of a slot: see [`super::SlotOptions`].
     GetKeysInSlot,
+    /// The cluster's nodes as the leader sees them.
+    Nodes,
+    /// Removes a node from the cluster: see [`super::parse_node`].
+    RemoveNode,
+    /// Hands leadership over, to a node or to whoever is furthest: see [`super::parse_node`].
+    TransferLeader,
 }
 
 /// Who executes a command.

@@ -1,6 +1,7 @@
 //! The options of commands that the shard runs itself.
 
 use super::{Failure, parse_i64};
+use crate::cluster::NodeId;
 use crate::slot::SLOT_COUNT;
 
 /// What SCAN asks for.
@@ -156,6 +157,15 @@ impl SlotOptions {
     }
 }
 
+/// Reads the number of a node, the third word of `HOLDFAST REMOVE-NODE node` and `HOLDFAST TRANSFER-LEADER [node]`.
+///
+/// # Errors
+/// Redis's for what is no number. Whether there is such a node, the group knows.
+pub fn parse_node(args: &[&[u8]]) -> Result<NodeId, Failure> {
+    let number = args.get(2).and_then(|word| parse_i64(word));
+    number.and_then(|number| NodeId::try_from(number).ok()).ok_or(Failure::NOT_INTEGER)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +222,14 @@ mod tests {
             ("cluster getkeysinslot 16384 1", "ERR Invalid slot or number of keys"),
         ] {
             assert_eq!(parsed(request).expect_err(request).text(), error);
+        }
+    }
+
+    #[test]
+    fn node_numbers_are_read() {
+        assert_eq!(parse_node(&args("holdfast remove-node 7")), Ok(7));
+        for request in ["holdfast remove-node x", "holdfast remove-node -1", "holdfast remove-node"] {
+            assert_eq!(parse_node(&args(request)), Err(Failure::NOT_INTEGER), "{request}");
         }
     }
 

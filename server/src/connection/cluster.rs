@@ -339,6 +339,20 @@ pub(super) fn help(context: &mut ConnContext<'_>) {
     ]);
 }
 
+pub(super) fn holdfast_help(context: &mut ConnContext<'_>) {
+    context.reply.help(&[
+        "HOLDFAST <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        "NODES",
+        "    The nodes of the cluster: a map for each, as the leader sees them.",
+        "REMOVE-NODE <node>",
+        "    Removes a node, by its number. Answers when it is gone: 1, or 0 if it was gone before.",
+        "TRANSFER-LEADER [<node>]",
+        "    Hands leadership to <node>, or to the one that is furthest. Answers the number of the new leader.",
+        "HELP",
+        "    This text.",
+    ]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -199,6 +199,7 @@ pub fn run(command: Connection, context: &mut ConnContext<'_>) {
         Connection::ClusterCountFailureReports => cluster::count_failure_reports,
         Connection::ClusterSaveconfig => cluster::saveconfig,
         Connection::ClusterHelp => cluster::help,
+        Connection::HoldfastHelp => cluster::holdfast_help,
         Connection::ClusterManaged => cluster::managed,
     };
     handler(context);

@@ -114,22 +114,31 @@ async fn receive(place: Place, mut stream: TcpStream, remote: SocketAddr) {
 async fn welcome(inner: &Rc<Inner>, stream: &mut TcpStream) -> Result<Guest, DialError> {
     let judged = match handshake::receive_hello(stream).await {
         Ok(hello) => judge(inner, hello),
-        Err(DialError::Version(version)) => Err(format!(
+        Err(DialError::Version(version)) => Err(DialError::Refused(format!(
             "this node speaks version {VERSION} of the peer protocol, not {version}: bring all nodes to releases that have one in common"
-        )),
+        ))),
         Err(error) => return Err(error),
     };
     let answer = match &judged {
         Ok(_) => Frame::Accept(inner.options.me),
-        Err(reason) => Frame::Refuse(reason.clone()),
+        Err(DialError::Removed(reason)) => Frame::Removed(reason.clone()),
+        Err(refusal) => Frame::Refuse(reason_of(refusal)),
     };
     let sent = handshake::write_frame(stream, true, &answer, HANDSHAKE_BYTES_MAX).await;
-    let guest = judged.map_err(DialError::Refused)?;
+    let guest = judged?;
     sent.map(|()| guest)
 }
 
+fn reason_of(refusal: &DialError) -> String {
+    match refusal {
+        DialError::Refused(reason) => reason.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// Decides whether a node is let in. The text of a refusal is for the operators of both nodes.
-fn judge(inner: &Rc<Inner>, hello: Hello) -> Result<Guest, String> {
+fn judge(inner: &Rc<Inner>, hello: Hello) -> Result<Guest, DialError> {
+    let refused = |reason: String| Err(DialError::Refused(reason));
     let me = inner.options.me;
     let ours = inner.options.cluster;
     let Hello { purpose, cluster, from, to, client, peer } = hello;
@@ -138,28 +147,28 @@ fn judge(inner: &Rc<Inner>, hello: Hello) -> Result<Guest, String> {
         Purpose::Bulk => Lane::Bulk,
         Purpose::Join if cluster == 0 || cluster == ours => return Ok(Guest::Join),
         Purpose::Join => {
-            return Err(format!(
+            return refused(format!(
                 "the node belongs to cluster {cluster:032x} already and can't join cluster {ours:032x}: let it join with an empty data folder"
             ));
         }
     };
     if cluster != ours {
-        return Err(format!(
+        return refused(format!(
             "node {from} of cluster {cluster:032x} dialed node {me} of cluster {ours:032x}: correct the address, or the data folder that one of them was started with"
         ));
     }
     if from == me {
-        return Err(format!(
+        return refused(format!(
             "node {me} dialed itself, or a second process runs as node {me}: correct the address of node {to}, or stop one of the two"
         ));
     }
     if to != me {
-        return Err(format!(
+        return refused(format!(
             "node {from} wanted node {to}, but this is node {me}: the address of node {to} is out of date"
         ));
     }
     if from == 0 {
-        return Err("node 0 is nobody".into());
+        return refused("node 0 is nobody".into());
     }
     inner.check(from)?;
     Ok(Guest::Node { lane, id: from, client, peer })

@@ -5,6 +5,7 @@
 //! node that could not be reached ends the pause: it is there.
 
 use super::format::{Hello, Purpose};
+use super::handshake::DialError;
 use super::link::Link;
 use super::transport::Inner;
 use super::wire::End;
@@ -62,6 +63,12 @@ pub(super) async fn keep_connected(inner: Rc<Inner>, link: Rc<Link>, lane: Lane)
                 if counts && complaints.len() < COMPLAINTS_MAX && !complaints.contains(&line) {
                     tracing::warn!("{line}; trying again until it succeeds");
                     complaints.push(line);
+                }
+                if let DialError::Removed(_) = error
+                    && let Some(sink) = inner.sink()
+                {
+                    sink.removed(link.id);
+                    sink.turn_end();
                 }
             }
         }

@@ -52,6 +52,7 @@ mod kind {
     pub(super) const REFUSE: u8 = 3;
     pub(super) const JOIN_REQUEST: u8 = 4;
     pub(super) const JOIN_REPLY: u8 = 5;
+    pub(super) const REMOVED: u8 = 6;
     pub(super) const PRE_VOTE: u8 = 0x10;
     pub(super) const PRE_VOTE_REPLY: u8 = 0x11;
     pub(super) const VOTE: u8 = 0x12;
@@ -131,6 +132,8 @@ pub enum Frame {
     Accept(NodeId),
     /// The accepting side's answer: it takes none, for the reason given.
     Refuse(String),
+    /// The accepting side's answer to a node that the cluster has removed: it is never let in again. With the text of a refusal.
+    Removed(String),
     /// A node asks for a place in the cluster.
     JoinRequest(JoinRequest),
     /// The answer to that.
@@ -229,6 +232,10 @@ pub fn encode(any: &Frame, bytes_max: usize, out: &mut Output) -> Result<usize, 
             put_u8(out, kind::REFUSE);
             put_text(out, reason);
         }
+        Frame::Removed(reason) => {
+            put_u8(out, kind::REMOVED);
+            put_text(out, reason);
+        }
         Frame::JoinRequest(request) => {
             put_u8(out, kind::JOIN_REQUEST);
             put_u128(out, request.folder);
@@ -301,6 +308,7 @@ fn read(head: Head, body: &[u8], owner: Option<Owner<'_>>) -> Result<Frame, Form
         }),
         kind::ACCEPT => Frame::Accept(reader.u64()?),
         kind::REFUSE => Frame::Refuse(reader.text()?.to_string()),
+        kind::REMOVED => Frame::Removed(reader.text()?.to_string()),
         kind::JOIN_REQUEST => Frame::JoinRequest(JoinRequest {
             folder: reader.u128()?,
             client: reader.address()?,

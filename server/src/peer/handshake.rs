@@ -1,7 +1,7 @@
 //! The first words on a connection, from both sides.
 //!
 //! ```text
-//!   dialing side    preface, hello ──▶            ◀── preface, accept | refuse    accepting side
+//!   dialing side    preface, hello ──▶            ◀── preface, accept | refuse | removed    accepting side
 //! ```
 //!
 //! Nothing here waits for longer than its caller allows: the callers put a limit of time around these functions. Frames are read one
@@ -50,6 +50,9 @@ pub enum DialError {
     /// The other side refused.
     #[error("refused: {0}")]
     Refused(String),
+    /// The other side says that the cluster has removed this node.
+    #[error("refused: {0}")]
+    Removed(String),
 }
 
 /// Connects to a node and says hello; the stream is ready for what `hello` announces.
@@ -73,6 +76,7 @@ async fn greet(stream: &mut TcpStream, hello: &Hello) -> Result<(), DialError> {
     match answer {
         // A refusal says more than that the versions differ.
         Ok(Frame::Refuse(reason)) => Err(DialError::Refused(reason)),
+        Ok(Frame::Removed(reason)) => Err(DialError::Removed(reason)),
         _ if version != VERSION => Err(DialError::Version(version)),
         Ok(Frame::Accept(node)) if hello.to == 0 || node == hello.to => Ok(()),
         Ok(Frame::Accept(node)) => Err(DialError::OtherNode(node)),

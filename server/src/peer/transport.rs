@@ -17,8 +17,8 @@
 //! # Who is let in
 //! A node of the same cluster that this node doesn't know *yet* is let in and dialed back at the address in its hello: a
 //! replica that was cut off while the membership changed can learn of the change only from a node that it never heard of. Numbers are
-//! given in ascending order and never again, so one that is no member although a higher number is one was removed, and is
-//! refused. A member that says it has another address than the list is tried at both, in turn.
+//! given in ascending order and never again, so one that is no member although it was given already was removed, is refused, and
+//! is told why ([`PeerSink::removed`]). A member that says it has another address than the list is tried at both, in turn.
 //!
 //! # Caveats
 //! - Nothing is retried: a message is lost with its connection, when its queue is full, and when there is no connection. Messages of one
@@ -28,6 +28,7 @@
 //!   calls here calls the sink back.
 
 use super::format::HEAD_BYTES;
+use super::handshake::DialError;
 use super::link::Link;
 use super::said::Said;
 use super::wire::NotQueued;
@@ -53,6 +54,8 @@ pub trait PeerSink {
     fn turn_end(&self);
     /// The outgoing control connection to a node came up or went down. The bulk connection comes up about then, not at once.
     fn link(&self, peer: NodeId, up: bool);
+    /// A node says that the cluster has removed this one. It is told with every attempt to connect.
+    fn removed(&self, by: NodeId);
     /// A node asks for a place in the cluster. A reply that is dropped tells it to ask again.
     fn join(&self, request: JoinRequest, reply: oneshot::Sender<JoinReply>);
 }
@@ -74,8 +77,8 @@ pub(super) struct Inner {
     links: RefCell<BTreeMap<NodeId, Rc<Link>>>,
     /// What was queued since the last flush.
     dirty: RefCell<Vec<(Rc<Link>, Lane)>>,
-    /// The highest number in the list of members. Not the highest ever: a replica that reads the log from its beginning passes
-    /// through old lists, and may be told of the next entry by a node that is in none of them yet.
+    /// The highest number that was ever given, as of the list of members. A replica that reads the log from its beginning passes
+    /// through old lists, and may be told of the next entry by a node that is in none of them yet: its number is higher.
     highest: Cell<NodeId>,
     /// Connections from others, half-made ones included.
     pub(super) inbound: Cell<usize>,
@@ -102,16 +105,17 @@ impl Peers {
     }
 
     /// Says who the cluster's nodes are and where their peers connect; this node may be among them. Dialing starts and stops
-    /// accordingly, and connections from nodes that are no members any more end.
+    /// accordingly, and connections from nodes that are no members any more end. `last_id` is the highest number that was ever
+    /// given; a member's is at most that.
     ///
     /// # Panics
     /// Outside of a local tokio runtime: tasks are spawned.
-    pub fn set_members(&self, members: &[(NodeId, Address)]) {
+    pub fn set_members(&self, members: &[(NodeId, Address)], last_id: NodeId) {
         let inner = &self.0;
         if inner.closed.get() {
             return;
         }
-        let highest = members.iter().map(|(id, _)| *id).max().unwrap_or(0);
+        let highest = members.iter().map(|(id, _)| *id).max().unwrap_or(0).max(last_id);
         inner.highest.set(highest);
         for (id, address) in members.iter().filter(|(id, _)| *id != inner.options.me && *id != 0) {
             let link = inner.links.borrow().get(id).cloned();
@@ -120,7 +124,7 @@ impl Peers {
         let links: Vec<Rc<Link>> = inner.links.borrow().values().cloned().collect();
         for link in links.iter().filter(|link| !members.iter().any(|(id, _)| *id == link.id)) {
             link.set_member(None);
-            // One above all members is a guest from now on, if it is connected.
+            // One above all numbers known is a guest from now on, if it is connected.
             if link.id <= highest || !link.has_inbound() {
                 inner.remove_link(link);
             }
@@ -245,7 +249,7 @@ impl Inner {
     ///
     /// # Errors
     /// As [`Inner::check`].
-    pub(super) fn admit(self: &Rc<Self>, from: NodeId) -> Result<Rc<Link>, String> {
+    pub(super) fn admit(self: &Rc<Self>, from: NodeId) -> Result<Rc<Link>, DialError> {
         self.check(from)?;
         let link = self.links.borrow().get(&from).cloned();
         Ok(link.unwrap_or_else(|| self.add_link(from)))
@@ -255,22 +259,22 @@ impl Inner {
     ///
     /// # Errors
     /// Why it is not, for its operator.
-    pub(super) fn check(&self, from: NodeId) -> Result<(), String> {
+    pub(super) fn check(&self, from: NodeId) -> Result<(), DialError> {
         if self.closed.get() {
-            return Err("the node is stopping".into());
+            return Err(DialError::Refused("the node is stopping".into()));
         }
         if self.links.borrow().contains_key(&from) {
             return Ok(());
         }
         if from <= self.highest.get() {
-            return Err(format!(
+            return Err(DialError::Removed(format!(
                 "node {from} is not a member of the cluster any more: stop it; to bring it back, let it join with an empty data folder"
-            ));
+            )));
         }
         if self.links.borrow().values().filter(|link| !link.is_member()).count() >= GUESTS_MAX {
-            return Err(format!(
+            return Err(DialError::Refused(format!(
                 "node {from} is not known here, and {GUESTS_MAX} others that aren't are connected already"
-            ));
+            )));
         }
         Ok(())
     }

@@ -71,6 +71,8 @@ pub(super) struct Cluster {
     pub(super) transfers: Transfers,
     /// What clients were told last.
     topology: Option<Arc<Topology>>,
+    /// The cluster has removed this node: it takes part in nothing any more.
+    removed: bool,
 }
 
 /// What a node needs to take part.
@@ -81,6 +83,8 @@ pub(crate) struct ClusterStart {
     pub(crate) peers: Peers,
     pub(crate) hints: Vec<(NodeId, Address)>,
     pub(crate) seed: u64,
+    /// The folder says that the cluster has removed the node.
+    pub(crate) removed: bool,
 }
 
 /// Brings what peers say to the shard.
@@ -120,6 +124,13 @@ impl PeerSink for ShardSink {
         self.with(|shard| shard.peer_link(peer, up));
     }
 
+    fn removed(&self, by: NodeId) {
+        self.with(|shard| {
+            tracing::warn!(by, "another node says that this one was removed from the cluster");
+            shard.leave_cluster();
+        });
+    }
+
     fn join(&self, request: JoinRequest, reply: oneshot::Sender<JoinReply>) {
         self.with(|shard| shard.join_requested(request, reply));
     }
@@ -152,7 +163,11 @@ impl Shard {
                 watchers: Vec::new(),
                 transfers,
                 topology: None,
+                removed: false,
             });
+            if start.removed {
+                this.leave_cluster();
+            }
             this.members_changed = true;
             this.after_members();
             this.publish_topology();
@@ -447,21 +462,60 @@ impl Shard {
         self.answer_joins();
         let Some(cluster) = &self.cluster else { return };
         let me = cluster.identity.node;
-        let nodes = &self.host.data().members().nodes;
+        let members = self.host.data().members();
+        if members.has_lost(me) {
+            return self.leave_cluster();
+        }
+        let nodes = &members.nodes;
+        let last_id = if nodes.is_empty() { 0 } else { members.last_id };
         let known: Vec<(NodeId, Address)> = if nodes.is_empty() {
             cluster.hints.clone()
         } else {
             nodes.iter().map(|(id, member)| (*id, member.peer.clone())).collect()
         };
         let others: Vec<_> = known.into_iter().filter(|(id, _)| *id != me).collect();
-        cluster.peers.set_members(&others);
+        cluster.peers.set_members(&others, last_id);
         self.topology_changed = true;
+    }
+
+    /// Learns that the cluster has removed this node: it serves nobody any more, stands for no election, and its folder keeps
+    /// that in mind. What it has proposed has an unknown outcome.
+    pub(super) fn leave_cluster(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if std::mem::replace(&mut cluster.removed, true) {
+            return;
+        }
+        let node = cluster.identity.node;
+        tracing::error!(
+            node,
+            "this node was removed from its cluster and serves nobody any more: stop it; to bring the machine back, let it join \
+             with an empty data folder"
+        );
+        cluster.peers.close();
+        for (_, reply) in cluster.joins.drain(..) {
+            let _ = reply.send(JoinReply::Retry { reason: "this node was removed".to_owned() });
+        }
+        let asked = std::mem::take(&mut cluster.asked).into_iter().flat_map(|asked| asked.conns);
+        let held: Vec<ConnKey> = std::mem::take(&mut cluster.readers).into_iter().chain(asked).collect();
+        // NB: without the mark it would find out again after a restart.
+        if let Err(error) = crate::membership::mark_removed(self.host.folder()) {
+            tracing::warn!(%error, "the folder can't be marked as that of a removed node");
+        }
+        self.host.retire();
+        self.lose_under_way();
+        held.into_iter().for_each(|key| self.release(key));
+        self.topology_changed = true;
+    }
+
+    /// Whether the cluster has removed this node.
+    pub(super) fn is_removed(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.removed)
     }
 
     /// Sees to it that the list of members says of this node what is true.
     fn correct_own_entry(&mut self) {
         let now_ms = self.mono_ms();
-        let Some(cluster) = &mut self.cluster else { return };
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| !cluster.removed) else { return };
         let replica = self.host.data();
         let said = replica.member(cluster.identity.node);
         if said == Some(&cluster.me) || now_ms.saturating_sub(cluster.member_asked_ms) < MEMBER_RETRY_MS {
@@ -512,13 +566,15 @@ impl Shard {
         };
         let status = replica.raft().status();
         let conf = replica.raft().conf_state();
+        // A removed node knows nothing of the present but that it isn't in it.
+        let present = |ids: &[NodeId]| ids.iter().copied().filter(|id| !(cluster.removed && *id == me)).collect();
         let group = GroupView {
             id: DATA_GROUP,
             term: status.role.term,
-            leader: status.role.leader,
+            leader: status.role.leader.filter(|_| !cluster.removed),
             leader_last: cluster.leader_last,
-            voters: conf.voters.clone(),
-            learners: conf.learners.clone(),
+            voters: present(&conf.voters),
+            learners: present(&conf.learners),
             slots: vec![(0, SLOT_COUNT - 1)],
             commit: status.commit,
             applied: replica.applied().index,
@@ -563,7 +619,7 @@ impl Shard {
 
     /// Whether this node leads.
     pub(super) fn leads(&self) -> bool {
-        self.host.fault().is_none() && self.host.data().raft().is_leader()
+        self.host.fault().is_none() && self.host.data().raft().is_leader() && !self.is_removed()
     }
 }
 

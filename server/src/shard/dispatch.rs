@@ -9,6 +9,7 @@
 
 use super::Shard;
 use super::conn::{ConnKey, Hold, Wanted};
+use super::membership::REMOVED;
 use crate::cluster::route::{Standing, route};
 use crate::command::{self, CommandSpec, Connection, Handler, Needs, flag};
 use crate::connection::{self, ConnContext, NOAUTH, Outcome};
@@ -54,6 +55,9 @@ impl Shard {
     /// Whether this node answers a command about keys.
     fn place_of(&self, place: usize, spec: &'static CommandSpec, args: &[&[u8]]) -> Place {
         let Some(topology) = self.topology() else { return Place::Here };
+        if self.is_removed() && (spec.is_read() || spec.is_write()) {
+            return Place::Elsewhere(REMOVED.to_owned());
+        }
         let leads = self.leads();
         let standing = Standing { read_only: self.conns[place].session.read_only };
         match route(topology, spec, args, standing, |_| leads).error() {

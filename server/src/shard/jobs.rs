@@ -5,9 +5,9 @@
 //! replies is kept.
 
 use super::conn::{ConnKey, Hold, Wanted};
-use super::{AbortOnPanic, Shard};
+use super::{AbortOnPanic, Shard, membership};
 use crate::command::{
-    CommandSpec, Failure, Needs, ScanOptions, ShutdownOptions, SlotOptions, Special, WaitOptions, glob,
+    CommandSpec, Failure, Needs, ScanOptions, ShutdownOptions, SlotOptions, Special, WaitOptions, glob, parse_node,
 };
 use crate::connection::CLUSTER_DISABLED;
 use crate::node::UnblockReason;
@@ -40,10 +40,10 @@ const WAIT_DEPOSED: &str = "UNBLOCKED this node lost its leadership while WAIT w
 /// Keys looked at in one step of RANDOMKEY: the first that is not expired is the answer.
 const RANDOM_PAGE_KEYS: usize = 8;
 
-type Shared = Rc<RefCell<Shard>>;
+pub(super) type Shared = Rc<RefCell<Shard>>;
 
 /// What a job answers: it writes one value, or fails with an error's text.
-type Answer = std::result::Result<Box<dyn FnOnce(&mut Reply)>, Failure>;
+pub(super) type Answer = std::result::Result<Box<dyn FnOnce(&mut Reply)>, Failure>;
 
 impl Shard {
     /// Reads the keys that a connection wants from the store, so that the command that needs them can run; releases the
@@ -152,6 +152,19 @@ impl Shard {
             }
             Special::CountKeysInSlot => SlotOptions::parse(args)
                 .map(|options| Box::pin(count_keys_in_slot(Rc::clone(&shard), options.slot)) as _),
+            Special::Nodes => {
+                let read_only = self.conns[place].session.read_only;
+                Ok(Box::pin(std::future::ready(self.list_nodes(read_only))) as _)
+            }
+            Special::RemoveNode => {
+                parse_node(args).map(|node| Box::pin(membership::remove_node(Rc::clone(&shard), conn, node)) as _)
+            }
+            Special::TransferLeader => match args.len() {
+                ..3 => Ok(None),
+                3 => parse_node(args).map(Some),
+                _ => Err(Failure::SYNTAX),
+            }
+            .map(|node| Box::pin(membership::transfer_leader(Rc::clone(&shard), conn, node)) as _),
             Special::GetKeysInSlot => {
                 SlotOptions::parse(args).map(|options| Box::pin(get_keys_in_slot(Rc::clone(&shard), options)) as _)
             }

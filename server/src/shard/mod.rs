@@ -17,6 +17,7 @@ mod cluster;
 mod conn;
 mod dispatch;
 mod jobs;
+mod membership;
 mod metrics;
 mod prefetch;
 mod pump;

@@ -69,7 +69,7 @@ fn sink_may_send_while_it_is_called() {
 fn message_is_dropped_without_a_connection_or_for_a_stranger() {
     run(async {
         let one = Node::start(1).await;
-        one.peers.set_members(&[one.member(), (2, Address::new("127.0.0.1", 1))]);
+        one.peers.set_members(&[one.member(), (2, Address::new("127.0.0.1", 1))], 0);
         assert!(!one.peers.send(2, heartbeat(1, 2, 1)), "nobody listens there");
         assert!(!one.peers.send(3, heartbeat(1, 3, 1)), "node 3 is nobody");
         assert!(!one.peers.send(1, heartbeat(1, 1, 1)), "nobody writes to himself");
@@ -108,10 +108,10 @@ fn node_that_comes_back_is_dialed_without_waiting_for_the_end_of_the_pause() {
         let members = [one.member(), two.member()];
         let port = two.address.port;
         two.stop().await;
-        one.peers.set_members(&members);
+        one.peers.set_members(&members, 0);
         until(|| counters(&one, 2).failures == 2).await;
         let two = Node::start_with(2, port, |_| {}).await;
-        two.peers.set_members(&members);
+        two.peers.set_members(&members, 0);
         one.sink.until_seen(&Event::Link(2, true)).await;
     });
 }
@@ -120,7 +120,7 @@ fn node_that_comes_back_is_dialed_without_waiting_for_the_end_of_the_pause() {
 fn newer_connection_takes_the_place_of_an_older_one() {
     run(async {
         let one = Node::start(1).await;
-        one.peers.set_members(&[one.member(), (2, Address::new("127.0.0.1", 1))]);
+        one.peers.set_members(&[one.member(), (2, Address::new("127.0.0.1", 1))], 0);
         let (mut older, answer) = Wire::dial(&one, hello(Purpose::Control, 2, 1)).await;
         assert_eq!(answer, Frame::Accept(1));
         let (mut other_lane, answer) = Wire::dial(&one, hello(Purpose::Bulk, 2, 1)).await;
@@ -143,7 +143,7 @@ fn strangers_are_refused_with_a_reason() {
     run(async {
         let one = Node::start(1).await;
         // Node 2 was there once: a higher number is a member.
-        one.peers.set_members(&[one.member(), (3, Address::new("127.0.0.1", 1))]);
+        one.peers.set_members(&[one.member(), (3, Address::new("127.0.0.1", 1))], 0);
         let of_cluster = |hello: Hello, cluster| Hello { cluster, ..hello };
         for (hello, reason) in [
             (
@@ -158,8 +158,9 @@ fn strangers_are_refused_with_a_reason() {
             (hello(Purpose::Control, 0, 1), "node 0"),
         ] {
             let (mut wire, answer) = Wire::dial(&one, hello).await;
-            let Frame::Refuse(text) = answer else { panic!("{answer:?} instead of '{reason}'") };
+            let (Frame::Refuse(text) | Frame::Removed(text)) = &answer else { panic!("{answer:?}, not '{reason}'") };
             assert!(text.contains(reason), "'{text}' instead of '{reason}'");
+            assert_eq!(matches!(answer, Frame::Removed(_)), reason.contains("any more"), "'{reason}'");
             assert_eq!(wire.frame().await, None);
         }
         assert!(one.sink.events.borrow().iter().all(|event| !matches!(event, Event::Message(..))));
@@ -184,7 +185,7 @@ fn garbage_ends_its_connection_and_nothing_else() {
     run(async {
         let (one, two) = (Node::start(1).await, Node::start(2).await);
         connect(&[&one, &two]).await;
-        one.peers.set_members(&[one.member(), two.member(), (3, Address::new("127.0.0.1", 1))]);
+        one.peers.set_members(&[one.member(), two.member(), (3, Address::new("127.0.0.1", 1))], 0);
         for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 100], b"HFPEER\0\x01\xff\xff\xff\xff........"] {
             let mut wire = Wire::new(TcpStream::connect(("127.0.0.1", one.address.port)).await.unwrap());
             wire.send(garbage).await;
@@ -216,7 +217,7 @@ fn garbage_ends_its_connection_and_nothing_else() {
 fn half_a_frame_and_silence_are_given_up() {
     run(async {
         let one = Node::start_with(1, 0, |options| (options.stall_ms, options.handshake_ms) = (50, 50)).await;
-        one.peers.set_members(&[one.member(), (2, Address::new("127.0.0.1", 1))]);
+        one.peers.set_members(&[one.member(), (2, Address::new("127.0.0.1", 1))], 0);
         // In the handshake.
         let mut wire = Wire::new(TcpStream::connect(("127.0.0.1", one.address.port)).await.unwrap());
         wire.send(&PREFACE[..5]).await;
@@ -247,7 +248,7 @@ fn peer_that_does_not_read_costs_a_bounded_queue_and_no_control_message() {
             options.stall_ms = 500;
         })
         .await;
-        one.peers.set_members(&[one.member(), (2, address)]);
+        one.peers.set_members(&[one.member(), (2, address)], 0);
         let (mut control, mut bulk) = (None, None);
         while control.is_none() || bulk.is_none() {
             let (wire, purpose) = Wire::accept(&listener, 2).await;
@@ -335,8 +336,8 @@ fn message_over_the_limit_of_the_queue_is_taken_when_nothing_waits() {
 fn node_that_is_not_known_yet_is_let_in_and_answered() {
     run(async {
         let (one, four) = (Node::start(1).await, Node::start(4).await);
-        one.peers.set_members(&[one.member()]);
-        four.peers.set_members(&[one.member(), four.member()]);
+        one.peers.set_members(&[one.member()], 0);
+        four.peers.set_members(&[one.member(), four.member()], 0);
         four.sink.until_seen(&Event::Link(1, true)).await;
         one.sink.until_seen(&Event::Link(4, true)).await;
         one.send(4, heartbeat(1, 4, 1));
@@ -354,16 +355,31 @@ fn removed_node_is_cut_off_and_not_let_in_again() {
     run(async {
         let (one, two, three) = (Node::start(1).await, Node::start(2).await, Node::start(3).await);
         connect(&[&one, &two, &three]).await;
-        one.peers.set_members(&[one.member(), three.member()]);
+        one.peers.set_members(&[one.member(), three.member()], 0);
         one.sink.until_seen(&Event::Link(2, false)).await;
         two.sink.until_seen(&Event::Link(1, false)).await;
         assert!(!one.peers.send(2, heartbeat(1, 2, 1)));
         let (_, answer) = Wire::dial(&one, hello(Purpose::Control, 2, 1)).await;
-        assert!(matches!(answer, Frame::Refuse(_)));
+        assert!(matches!(answer, Frame::Removed(_)));
+        two.sink.until_seen(&Event::Removed(1)).await;
         one.send(3, heartbeat(1, 3, 1));
         three.sink.until_seen(&Event::Message(1, heartbeat(1, 3, 1))).await;
         three.send(2, heartbeat(3, 2, 1));
         two.sink.until_seen(&Event::Message(3, heartbeat(3, 2, 1))).await;
+    });
+}
+
+#[test]
+fn newest_node_is_told_that_it_was_removed() {
+    run(async {
+        let (one, two) = (Node::start(1).await, Node::start(2).await);
+        connect(&[&one, &two]).await;
+        // Nobody has a higher number, but this one was given.
+        one.peers.set_members(&[one.member()], 2);
+        two.sink.until_seen(&Event::Removed(1)).await;
+        // One that was not given yet may be a node that others know already.
+        let (_, answer) = Wire::dial(&one, hello(Purpose::Control, 3, 1)).await;
+        assert_eq!(answer, Frame::Accept(1));
     });
 }
 
@@ -377,7 +393,7 @@ fn member_is_found_at_its_new_address() {
         one.sink.events.borrow_mut().clear();
         // It comes back elsewhere and says so itself: the list of members doesn't know.
         let two = Node::start(2).await;
-        two.peers.set_members(&[one.member(), two.member()]);
+        two.peers.set_members(&[one.member(), two.member()], 0);
         one.sink.until_seen(&Event::Link(2, true)).await;
         assert_eq!(one.peers.announced(2).map(|(_, peer)| peer), Some(two.address.clone()));
         one.send(2, heartbeat(1, 2, 1));
@@ -387,7 +403,7 @@ fn member_is_found_at_its_new_address() {
         one.sink.until_seen(&Event::Link(2, false)).await;
         one.sink.events.borrow_mut().clear();
         let two = Node::start(2).await;
-        one.peers.set_members(&[one.member(), two.member()]);
+        one.peers.set_members(&[one.member(), two.member()], 0);
         one.sink.until_seen(&Event::Link(2, true)).await;
         one.send(2, heartbeat(1, 2, 2));
         two.sink.until_seen(&Event::Message(1, heartbeat(1, 2, 2))).await;
@@ -398,11 +414,11 @@ fn member_is_found_at_its_new_address() {
 fn another_node_at_the_address_is_no_peer() {
     run(async {
         let (one, three) = (Node::start(1).await, Node::start(3).await);
-        one.peers.set_members(&[one.member(), (2, three.address.clone())]);
+        one.peers.set_members(&[one.member(), (2, three.address.clone())], 0);
         // Node 3 refuses whoever wants node 2; a node that claims to be another than was dialed is not believed either.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = Address::new("127.0.0.1", listener.local_addr().unwrap().port());
-        one.peers.set_members(&[one.member(), (2, address)]);
+        one.peers.set_members(&[one.member(), (2, address)], 0);
         for _ in 0..3 {
             let (mut wire, _) = Wire::accept(&listener, 7).await;
             assert_eq!(wire.frame().await, None);

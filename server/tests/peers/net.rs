@@ -34,6 +34,7 @@ pub(crate) enum Event {
     Message(NodeId, PeerMessage),
     TurnEnd,
     Link(NodeId, bool),
+    Removed(NodeId),
     Join(JoinRequest),
 }
 
@@ -101,6 +102,10 @@ impl PeerSink for Recorder {
         self.note(Event::Link(peer, up));
     }
 
+    fn removed(&self, by: NodeId) {
+        self.note(Event::Removed(by));
+    }
+
     fn join(&self, request: JoinRequest, reply: oneshot::Sender<JoinReply>) {
         if let Some(answer) = self.join_reply.borrow().clone() {
             reply.send(answer).expect("the connection waits for it");
@@ -157,7 +162,7 @@ impl Node {
 /// Makes all nodes members and waits until all are connected.
 pub(crate) async fn connect(nodes: &[&Node]) {
     let members: Vec<_> = nodes.iter().map(|node| node.member()).collect();
-    nodes.iter().for_each(|node| node.peers.set_members(&members));
+    nodes.iter().for_each(|node| node.peers.set_members(&members, 0));
     for node in nodes {
         for (peer, _) in members.iter().filter(|(peer, _)| *peer != node.id) {
             node.sink.until_seen(&Event::Link(*peer, true)).await;

@@ -1,7 +1,8 @@
-//! Latency and functions: what tools ask of every Redis, though a Holdfast has little to say.
+//! Latency and functions, which tools ask of every Redis, though a Holdfast has little to say; and the commands by which
+//! operators change a cluster.
 
 use super::super::spec::flag::{ADMIN, LOADING, NOSCRIPT, STALE};
-use super::super::{CommandSpec, Connection, Group, Handler, category};
+use super::super::{CommandSpec, Connection, Group, Handler, Special, category};
 
 const ALL_NODES: &[&str] = &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"];
 
@@ -67,5 +68,28 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
                     "[LIBRARYNAME library-name-pattern] [WITHCODE]",
                     "Lists the functions: there are none.",
                 ),
+        ]),
+    CommandSpec::new(213, "holdfast", -2, Group::Cluster, Handler::Container)
+        .docs("0.1.0", "Depends on the subcommand.", "", "Changes the cluster, and tells about its nodes.")
+        .subcommands(&[
+            CommandSpec::new(214, "holdfast|nodes", 2, Group::Cluster, Handler::Special(Special::Nodes))
+                .flags(ADMIN | NOSCRIPT | STALE)
+                .tips(&["nondeterministic_output"])
+                .docs("0.1.0", "O(N) in the number of nodes", "", "Lists the nodes as the leader sees them."),
+            CommandSpec::new(215, "holdfast|remove-node", 3, Group::Cluster, Handler::Special(Special::RemoveNode))
+                .flags(ADMIN | NOSCRIPT | STALE)
+                .docs("0.1.0", "O(1)", "node:integer", "Removes a node from the cluster."),
+            CommandSpec::new(
+                216,
+                "holdfast|transfer-leader",
+                -2,
+                Group::Cluster,
+                Handler::Special(Special::TransferLeader),
+            )
+            .flags(ADMIN | NOSCRIPT | STALE)
+            .docs("0.1.0", "O(1)", "[node:integer]", "Hands leadership over to another node."),
+            CommandSpec::new(217, "holdfast|help", 2, Group::Cluster, Handler::Connection(Connection::HoldfastHelp))
+                .flags(LOADING | STALE)
+                .docs("0.1.0", "O(1)", "", "Lists the subcommands of HOLDFAST."),
         ]),
 ];

@@ -117,6 +117,7 @@ fn golden_bytes() {
         ),
         (Frame::Accept(2), 0x8ada_3b55, "02 0200000000000000".into()),
         (Frame::Refuse("no".into()), 0x0df8_7fa6, "03 0200 6e6f".into()),
+        (Frame::Removed("no".into()), 0xc518_f0d6, "06 0200 6e6f".into()),
     ];
     let mut found = Vec::new();
     for (frame, crc, body) in cases {
@@ -329,6 +330,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         ),
         1 => any::<u64>().prop_map(Frame::Accept),
         1 => reason().prop_map(Frame::Refuse),
+        1 => reason().prop_map(Frame::Removed),
         1 => (any::<u128>(), any_address(), any_address())
             .prop_map(|(folder, client, peer)| Frame::JoinRequest(JoinRequest { folder, client, peer })),
         2 => reply.prop_map(Frame::JoinReply),

@@ -1,0 +1,354 @@
+//! HOLDFAST: who belongs to the cluster and who leads it, asked for by its operators.
+//!
+//! ```text
+//!   REMOVE-NODE 3 ─▶ would the others still be a quorum? ─▶ entry: 3 is leaving ─▶ the leader takes it out ─▶ it is gone: 1
+//!                          │ no: refused                     (whoever leads completes it: replica/membership.rs)
+//!   REMOVE-NODE of the leader itself ─▶ hand over ─▶ MOVED to the new leader, which is asked again
+//! ```
+//!
+//! The leader does all of it; others say who that is, as for data, so that every cluster client finds its way. A job looks after each
+//! turn whether what it waits for has happened. When this node stops leading while a removal is under way, nobody here knows what
+//! becomes of it, and the connection is closed. Asking again is always right: a removed node is not removed twice.
+
+use super::Shard;
+use super::conn::ConnKey;
+use super::jobs::{Answer, Shared};
+use crate::cluster::{Address, NodeId};
+use crate::command::Failure;
+use crate::connection::CLUSTER_DISABLED;
+use crate::replica::{CannotLose, Replica, internal};
+use crate::resp::Reply;
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// What a node that was removed answers to everything about data or the cluster.
+pub(super) const REMOVED: &str = "CLUSTERDOWN This node was removed from the cluster";
+/// As for data: nobody is known to lead.
+const NO_LEADER: &str = "CLUSTERDOWN The cluster is down";
+/// How long an entry that asks for a removal may take before it is proposed again.
+const PROPOSE_AGAIN: Duration = Duration::from_secs(1);
+/// How long a removal is waited for: what it waits for itself may never come, and the list remembers it.
+const REMOVAL_MAX: Duration = Duration::from_secs(60);
+/// The slot that a redirection without keys names.
+const SLOT: u16 = 0;
+
+/// What has been done about a removal.
+struct Removal {
+    node: NodeId,
+    asked: Instant,
+    /// When the entry was last proposed, by whichever connection.
+    proposed: Option<Instant>,
+    /// Leadership is being handed over first.
+    hands_over: bool,
+}
+
+/// What a look at the state of things comes to.
+enum Seen {
+    /// Nothing yet: look again.
+    Wait,
+    Done(i64),
+    Refused(Failure),
+    /// The answer would be a guess: the connection is closed.
+    Unknown,
+}
+
+fn refused(text: String) -> Seen {
+    Seen::Refused(Failure::new(text))
+}
+
+/// Looks again after every turn until there is an answer.
+async fn settle(shard: &Shared, conn: ConnKey, mut look: impl FnMut(&mut Shard) -> Seen) -> Answer {
+    poll_fn(|context| {
+        let mut this = shard.borrow_mut();
+        let gone = || Poll::Ready(Err(Failure::fixed("ERR nobody waits for the answer")));
+        if this.conn_mut(conn).is_none_or(|state| state.dead) {
+            return gone();
+        }
+        match look(&mut this) {
+            Seen::Wait => {
+                this.wake_when_replicated(context.waker());
+                Poll::Pending
+            }
+            Seen::Done(number) => Poll::Ready(Ok(Box::new(move |reply: &mut Reply| reply.int(number)) as _)),
+            Seen::Refused(failure) => Poll::Ready(Err(failure)),
+            Seen::Unknown => {
+                if let Some(state) = this.conn_mut(conn) {
+                    state.dead = true;
+                    state.wake();
+                }
+                gone()
+            }
+        }
+    })
+    .await
+}
+
+/// Removes a node. Answers 1 once it is gone, 0 if it was gone before.
+pub(super) async fn remove_node(shard: Shared, conn: ConnKey, node: NodeId) -> Answer {
+    let mut removal = Removal { node, asked: Instant::now(), proposed: None, hands_over: false };
+    settle(&shard, conn, |this| this.look_at_removal(&mut removal)).await
+}
+
+/// Hands leadership over. Answers the number of the new leader.
+pub(super) async fn transfer_leader(shard: Shared, conn: ConnKey, to: Option<NodeId>) -> Answer {
+    let asked = Instant::now();
+    let mut target: Option<NodeId> = None;
+    settle(&shard, conn, |this| this.look_at_transfer(to, asked, &mut target)).await
+}
+
+impl Shard {
+    /// Where to ask about the cluster, if not here.
+    fn elsewhere(&self) -> Option<Failure> {
+        if !self.node.is_clustered() {
+            return Some(Failure::fixed(CLUSTER_DISABLED));
+        }
+        if self.is_removed() {
+            return Some(Failure::fixed(REMOVED));
+        }
+        if let Some(fault) = self.host.fault() {
+            return Some(Failure::new(format!("MISCONF {fault}")));
+        }
+        if self.leads() {
+            return None;
+        }
+        let address = self.leader_elsewhere().and_then(|id| self.host.data().member(id)).map(|member| &member.client);
+        Some(address.map_or(Failure::fixed(NO_LEADER), |Address { host, port }| {
+            Failure::new(format!("MOVED {SLOT} {host}:{port}"))
+        }))
+    }
+
+    /// Who leads, if it is another node.
+    fn leader_elsewhere(&self) -> Option<NodeId> {
+        let raft = self.host.data().raft();
+        raft.role_state().leader.filter(|leader| *leader != raft.id())
+    }
+
+    /// How long after a question the answer may rest on what a leader learns in its first moments.
+    fn first_moments(&self) -> Duration {
+        Duration::from_millis(self.node.settings.election_timeout_ms.saturating_mul(2))
+    }
+
+    fn look_at_removal(&mut self, removal: &mut Removal) -> Seen {
+        let Removal { node, asked, .. } = *removal;
+        if let Some(failure) = self.elsewhere() {
+            return match removal.proposed {
+                Some(_) => Seen::Unknown,
+                None if removal.hands_over && self.awaits_leader(asked) => Seen::Wait,
+                None => Seen::Refused(failure),
+            };
+        }
+        let replica = self.host.data();
+        let (me, members) = (replica.raft().id(), replica.members());
+        if members.has_lost(node) {
+            return Seen::Done(i64::from(removal.proposed.is_some()));
+        }
+        if !members.nodes.contains_key(&node) {
+            return refused(format!("ERR there is no node {node} in the cluster"));
+        }
+        if asked.elapsed() >= REMOVAL_MAX {
+            return Seen::Unknown;
+        }
+        match members.leaving {
+            Some(leaving) if leaving == node => {
+                // Another connection may have asked for it.
+                removal.proposed.get_or_insert_with(Instant::now);
+                return Seen::Wait;
+            }
+            Some(other) => {
+                return refused(format!("TRYAGAIN node {other} is being removed; one node is removed after the other"));
+            }
+            None if removal.proposed.is_some_and(|at| at.elapsed() < PROPOSE_AGAIN) => return Seen::Wait,
+            None => {}
+        }
+        match replica.can_lose(node) {
+            Ok(()) => {}
+            // A new leader hasn't heard from everybody yet.
+            Err(CannotLose::NoQuorum { .. }) if asked.elapsed() < self.first_moments() => return Seen::Wait,
+            Err(reason) => return refused(explain(node, &reason)),
+        }
+        if node == me {
+            return self.hand_over_before_removal(removal);
+        }
+        removal.proposed = Some(Instant::now());
+        let args = Replica::forget_args(node);
+        self.push_internal(internal::FORGET, &[b"", &args[0]]);
+        Seen::Wait
+    }
+
+    /// The leader can't take itself out and see it through: another is to lead, and is then asked again.
+    fn hand_over_before_removal(&mut self, removal: &mut Removal) -> Seen {
+        let replica = self.host.data();
+        if removal.asked.elapsed() >= self.first_moments() {
+            return refused("TRYAGAIN no other node has taken leadership over; nothing was removed".to_owned());
+        }
+        if !replica.raft().is_transferring()
+            && let Some(target) = replica.successor()
+            && self.host.data_mut().transfer_leader(target)
+        {
+            removal.hands_over = true;
+            self.pump();
+        }
+        Seen::Wait
+    }
+
+    /// Whether the others are about to elect whom this node has handed leadership to.
+    fn awaits_leader(&self, asked: Instant) -> bool {
+        let can = !self.is_removed() && self.host.fault().is_none();
+        can && self.leader_elsewhere().is_none() && asked.elapsed() < self.first_moments()
+    }
+
+    fn look_at_transfer(&mut self, to: Option<NodeId>, asked: Instant, target: &mut Option<NodeId>) -> Seen {
+        let early = asked.elapsed() < self.first_moments();
+        if let Some(failure) = self.elsewhere() {
+            return match (*target, self.leader_elsewhere()) {
+                (Some(_), Some(leader)) => Seen::Done(leader as i64),
+                (Some(_), None) if self.awaits_leader(asked) => Seen::Wait,
+                _ => Seen::Refused(failure),
+            };
+        }
+        let replica = self.host.data();
+        let me = replica.raft().id();
+        if let Some(target) = *target {
+            if replica.raft().is_transferring() {
+                return Seen::Wait;
+            }
+            return refused(format!("ERR node {target} has not taken leadership over in time; node {me} leads on"));
+        }
+        let members = replica.members();
+        let next = match to {
+            Some(id) if id == me => return Seen::Done(me as i64),
+            Some(id) if !members.nodes.contains_key(&id) => {
+                return refused(format!("ERR there is no node {id} in the cluster"));
+            }
+            Some(id) if !replica.raft().conf_state().voters.contains(&id) => {
+                return refused(format!("ERR node {id} has no vote yet"));
+            }
+            Some(id) if members.leaving == Some(id) => {
+                return refused(format!("ERR node {id} is being removed"));
+            }
+            Some(id) => Some(id).filter(|id| replica.is_followed_by(*id)),
+            None => replica.successor(),
+        };
+        if replica.raft().is_transferring() {
+            return refused("TRYAGAIN leadership is being handed over already".to_owned());
+        }
+        let Some(next) = next else {
+            let who =
+                to.map_or("no other node with a vote answers".to_owned(), |id| format!("node {id} does not answer"));
+            return if early { Seen::Wait } else { refused(format!("ERR {who}; node {me} leads on")) };
+        };
+        if self.host.data_mut().transfer_leader(next) {
+            *target = Some(next);
+            self.pump();
+        }
+        Seen::Wait
+    }
+
+    /// HOLDFAST NODES. A connection that has sent READONLY gets what a follower knows.
+    pub(super) fn list_nodes(&self, read_only: bool) -> Answer {
+        if let Some(failure) = self.elsewhere()
+            && !(read_only && self.node.is_clustered() && !self.is_removed())
+        {
+            return Err(failure);
+        }
+        let replica = self.host.data();
+        let (raft, members) = (replica.raft(), replica.members());
+        let (conf, status) = (raft.conf_state(), raft.status());
+        let leads = self.leads();
+        let connected = |id: NodeId| self.peers().is_some_and(|peers| peers.is_connected(id));
+        let rows: Vec<Row> = members
+            .nodes
+            .iter()
+            .map(|(id, member)| {
+                let peer = status.peers.iter().find(|peer| peer.id == *id);
+                Row {
+                    id: *id,
+                    client: member.client.to_string(),
+                    peer: member.peer.to_string(),
+                    role: match () {
+                        () if status.role.leader == Some(*id) => "leader",
+                        () if conf.is_voter(*id) => "follower",
+                        () if conf.contains(*id) => "learner",
+                        () => "joining",
+                    },
+                    votes: conf.is_voter(*id),
+                    lag: match peer {
+                        Some(peer) if leads => Some(status.last.saturating_sub(peer.matched)),
+                        _ => (leads && *id == raft.id()).then_some(0),
+                    },
+                    reachable: *id == raft.id()
+                        || (connected(*id) && (!leads || peer.is_some_and(|peer| peer.answers))),
+                    leaving: members.leaving == Some(*id),
+                }
+            })
+            .collect();
+        Ok(Box::new(move |reply| {
+            reply.array(rows.len());
+            rows.iter().for_each(|row| row.write(reply));
+        }))
+    }
+}
+
+/// A node in HOLDFAST NODES.
+struct Row {
+    id: NodeId,
+    client: String,
+    peer: String,
+    role: &'static str,
+    votes: bool,
+    /// Entries of the leader's log that it lacks on its disk; none where this node doesn't lead.
+    lag: Option<u64>,
+    reachable: bool,
+    leaving: bool,
+}
+
+impl Row {
+    fn write(&self, reply: &mut Reply) {
+        reply.map(8);
+        reply.bulk(b"id");
+        reply.int(self.id as i64);
+        for (name, text) in [("client", self.client.as_str()), ("peer", &self.peer), ("role", self.role)] {
+            reply.bulk(name.as_bytes());
+            reply.bulk(text.as_bytes());
+        }
+        for (name, truth) in [("votes", self.votes), ("reachable", self.reachable), ("leaving", self.leaving)] {
+            reply.bulk(name.as_bytes());
+            reply.int(i64::from(truth));
+        }
+        reply.bulk(b"lag");
+        match self.lag {
+            Some(lag) => reply.int(i64::try_from(lag).unwrap_or(i64::MAX)),
+            None => reply.null(),
+        }
+    }
+}
+
+/// Why a node is not removed.
+fn explain(node: NodeId, reason: &CannotLose) -> String {
+    match reason {
+        CannotLose::OnlyVoter => {
+            format!("ERR node {node} is the only one with a vote: without it there would be no cluster")
+        }
+        CannotLose::NoQuorum { voters, silent } => {
+            let silent: Vec<String> = silent.iter().map(NodeId::to_string).collect();
+            format!(
+                "ERR without node {node} no majority of the other {voters} voters would answer (silent: {}); remove or mend those \
+                 first, or add a node",
+                silent.join(", ")
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_say_why_and_what_to_do() {
+        assert!(explain(1, &CannotLose::OnlyVoter).contains("node 1 is the only one with a vote"));
+        let text = explain(2, &CannotLose::NoQuorum { voters: 2, silent: vec![3] });
+        assert!(text.contains("the other 2 voters") && text.contains("(silent: 3)"), "{text}");
+    }
+}
