@@ -337,9 +337,86 @@ fn help_documents_the_exit_codes_and_gives_examples() {
     assert!(text(&["--help"]).contains("outcome unknown"));
     for command in [
         "get", "set", "del", "exists", "scan", "ttl", "expire", "persist", "incr", "cas", "cad", "raw", "status",
-        "ping", "shell",
+        "node", "leader", "ping", "shell",
     ] {
         let help = text(&[command, "--help"]);
         assert!(help.contains("Examples:\n  kvctl "), "{help}");
     }
+}
+
+/// Three nodes, as HOLDFAST NODES tells of them in RESP3: 1 leads, 2 follows, 3 is a learner that can't be reached.
+fn node_list() -> String {
+    let node = |id: u16, role: &str, votes: u8, reachable: u8, lag: &str| {
+        format!(
+            "%8\r\n+id\r\n:{id}\r\n+client\r\n+h:{id}\r\n+peer\r\n+h:1{id}\r\n+role\r\n+{role}\r\n+votes\r\n:{votes}\r\n+reachable\r\n:{reachable}\r\n+leaving\r\n:0\r\n+lag\r\n{lag}"
+        )
+    };
+    let nodes =
+        [node(1, "leader", 1, 1, ":0\r\n"), node(2, "follower", 1, 1, ":1234\r\n"), node(3, "learner", 0, 0, "_\r\n")];
+    format!("*3\r\n{}", nodes.concat())
+}
+
+#[test]
+fn nodes_are_listed() {
+    let list = node_list();
+    let server = FakeServer::answering(&[("HOLDFAST NODES", &list)]);
+    let (code, out, _) = run(&server, &["node", "list"]);
+    assert_eq!(code, 0);
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines[0], "node\tclients at\tpeers at\trole\tvote\tlag\treachable");
+    assert_eq!(lines[2], "2\th:2\th:12\tfollower\tyes\t1,234\tyes");
+    assert_eq!(lines[3], "3\th:3\th:13\tlearner\tno\t-\tno");
+    let (_, out, _) = run(&server, &["--json", "node", "list"]);
+    let nodes = json_of(&out);
+    assert_eq!(nodes["nodes"][1]["lag"], 1234);
+    assert_eq!(
+        nodes["nodes"][2],
+        json!({ "id": 3, "client": "h:3", "peer": "h:13", "role": "learner", "votes": false, "lag": null, "reachable": false, "leaving": false })
+    );
+}
+
+#[test]
+fn node_is_removed_and_leadership_handed_over() {
+    let server = FakeServer::answering(&[
+        ("HOLDFAST REMOVE-NODE 3", ":1\r\n"),
+        ("HOLDFAST REMOVE-NODE 2", "-ERR without node 2 no majority\r\n"),
+        ("HOLDFAST TRANSFER-LEADER", ":2\r\n"),
+        ("HOLDFAST TRANSFER-LEADER 1", ":1\r\n"),
+    ]);
+    assert_eq!(run(&server, &["node", "remove", "3"]).1, "node 3 is removed\n");
+    assert_eq!(json_of(&run(&server, &["--json", "node", "remove", "3"]).1), json!({ "node": 3, "removed": true }));
+    let (code, _, error) = run(&server, &["node", "remove", "2"]);
+    assert_eq!((code, error.as_str()), (1, "kvctl: ERR without node 2 no majority\n"));
+    assert_eq!(run(&server, &["leader", "transfer"]).1, "node 2 leads\n");
+    assert_eq!(json_of(&run(&server, &["--json", "leader", "transfer", "1"]).1), json!({ "leader": 1 }));
+}
+
+#[test]
+fn lost_removal_is_asked_for_again_and_lost_transfer_is_not() {
+    let server = FakeServer::start(|connection, words| {
+        (words[0] == b"HOLDFAST")
+            .then(|| if connection == 0 { Action::Close } else { Action::Reply(b":0\r\n".to_vec()) })
+    });
+    assert_eq!(run(&server, &["node", "remove", "3"]).1, "node 3 is removed\n");
+    let server = FakeServer::start(|_, words| (words[0] == b"HOLDFAST").then_some(Action::Close));
+    assert_eq!(run(&server, &["leader", "transfer"]).0, 5);
+    assert_eq!(server.lines(), ["HOLDFAST TRANSFER-LEADER"]);
+}
+
+#[test]
+fn node_is_replaced_once_the_other_has_a_vote() {
+    let list = node_list();
+    let server = FakeServer::answering(&[("HOLDFAST NODES", &list), ("HOLDFAST REMOVE-NODE 1", ":1\r\n")]);
+    let (code, out, _) = run(&server, &["node", "replace", "1", "h:2"]);
+    assert_eq!((code, out.as_str()), (0, "node 1 is removed, node 2 has taken its place\n"));
+    let (code, _, error) = run(&server, &["node", "replace", "1", "h:13", "--wait", "100ms"]);
+    assert_eq!(code, 3, "{error}");
+    assert!(error.contains("waiting: node 3 is a learner") && error.contains("nothing was changed"), "{error}");
+    assert_eq!(run(&server, &["node", "replace", "1", "h:1"]).0, 2, "its own address");
+    assert_eq!(server.lines().iter().filter(|line| line.contains("REMOVE-NODE")).count(), 1);
+    // And without a removal.
+    let (code, out, _) = run(&server, &["node", "add", "h:2", "--wait", "1s"]);
+    assert_eq!((code, out.as_str()), (0, "node 2 at h:2 has a vote\n"));
+    let (code, out, _) = run(&server, &["node", "add", "10.0.0.4:7000"]);
+    assert!(code == 0 && out.contains("holdfast join h:11 --bind 10.0.0.4 --port 7000\n"), "{out}");
 }

@@ -170,6 +170,18 @@ pub(crate) enum Subcommands {
         #[arg(long)]
         all: bool,
     },
+    /// List, add, remove and replace the nodes of the cluster
+    #[command(after_help = "Examples:\n  kvctl node list\n  kvctl node remove 3\n  kvctl node replace 3 10.0.0.4:6379")]
+    Node {
+        #[command(subcommand)]
+        command: NodeCommands,
+    },
+    /// Move leadership of the cluster
+    #[command(after_help = "Examples:\n  kvctl leader transfer\n  kvctl leader transfer 2")]
+    Leader {
+        #[command(subcommand)]
+        command: LeaderCommands,
+    },
     /// Ask whether the server answers, and how fast
     #[command(
         after_help = "Examples:\n  kvctl ping\n  kvctl ping --count 10\n  until kvctl ping --timeout 1s; do sleep 1; done"
@@ -187,6 +199,67 @@ pub(crate) enum Subcommands {
                             kvctl shell\n  printf 'SET a 1\\nGET a\\n' | kvctl shell"
     )]
     Shell,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommands {
+    /// Show the nodes as the leader sees them
+    #[command(
+        after_help = "The lag is how many entries of the leader's log a node lacks on its disk.\n\nExamples:\n  kvctl node list\n  \
+                            kvctl --json node list | jq '.nodes[] | select(.reachable | not) | .id'"
+    )]
+    List,
+    /// Say how a node is added, or wait until one that was started has a vote
+    #[command(
+        after_help = "Exit code 3 if the node has no vote when the time is over.\n\nExamples:\n  kvctl node add\n  \
+                            kvctl node add 10.0.0.4:6379 --wait 10m"
+    )]
+    Add {
+        /// Where the new node's clients or peers connect
+        #[arg(value_name = "ADDRESS")]
+        address: Option<Address>,
+        /// Wait so long for it to have a vote
+        #[arg(long, value_parser = parse_duration, value_name = "TIME", requires = "address")]
+        wait: Option<Duration>,
+    },
+    /// Remove a node
+    #[command(
+        after_help = "It is gone when this returns; if it led, another node leads. Refused if the others would be no quorum. Its folder is of no\n\
+                            more use: a node that shall come back joins with an empty one. May be repeated.\n\nExamples:\n  \
+                            kvctl node remove 3"
+    )]
+    Remove {
+        /// The node's number, as `kvctl node list` shows it
+        node: u64,
+    },
+    /// Remove a node once another has a vote
+    #[command(
+        after_help = "Start the new node first, with `holdfast join`, or while this waits. Exit code 3 if it has no vote when the time is over;\n\
+                            nothing is removed then.\n\nExamples:\n  kvctl node replace 3 10.0.0.4:6379"
+    )]
+    Replace {
+        /// The number of the node to be removed
+        dead: u64,
+        /// Where the new node's clients or peers connect
+        #[arg(value_name = "ADDRESS")]
+        new: Address,
+        /// Wait so long for the new node to have a vote
+        #[arg(long, value_parser = parse_duration, default_value = "10m", value_name = "TIME")]
+        wait: Duration,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LeaderCommands {
+    /// Hand leadership to a node, or to the one that is furthest
+    #[command(
+        after_help = "Prints who leads then. Clients notice a pause of about a round trip.\n\nExamples:\n  kvctl leader transfer\n  \
+                            kvctl leader transfer 2"
+    )]
+    Transfer {
+        /// The number of the node that shall lead
+        to: Option<u64>,
+    },
 }
 
 #[derive(Debug, Args)]

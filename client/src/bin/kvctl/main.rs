@@ -2,9 +2,10 @@
 //!
 //! One run is one command (or one shell): the arguments are parsed (`args`), a [`holdfast_client::Client`] is made that finds
 //! the leader and tries until `--timeout` what certainly was not executed (about anything else a person or script decides,
-//! told by the exit code), the command runs (`commands`, `status`, `shell`), and the answer is printed for whoever looks (`output`).
+//! told by the exit code), the command runs (`commands`, `status`, `cluster`, `shell`), and the answer is printed for whoever looks (`output`).
 
 mod args;
+mod cluster;
 mod commands;
 mod failure;
 mod nodes;
@@ -46,6 +47,8 @@ async fn run(common: Common, command: Subcommands) -> Result<Answer, Failure> {
     let answer = match command {
         Subcommands::Shell => shell::run(config, &mut output).await?,
         Subcommands::Status { all } => status::run(&Client::new(config), all, &mut output).await?,
+        Subcommands::Node { command } => cluster::run_node(&Client::new(config), command, &mut output).await?,
+        Subcommands::Leader { command } => cluster::run_leader(&Client::new(config), command, &mut output).await?,
         other => commands::run(&Client::new(config), other, common.escapes, &mut output).await?,
     };
     output.flush()?;

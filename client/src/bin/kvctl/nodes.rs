@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use comfy_table::{Table, presets};
 use holdfast_client::{Address, Command, Config, Connection, Error};
 use serde_json::{Value as Json, json};
 
@@ -164,18 +163,7 @@ impl Nodes {
             cells.iter().map(|cell| escape(cell.as_bytes(), false)).collect::<Vec<_>>()
         });
         output.line("")?;
-        if !output.terminal {
-            output.line(&header.join("\t"))?;
-            for line in lines {
-                output.line(&line.join("\t"))?;
-            }
-            return Ok(());
-        }
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_FULL_CONDENSED);
-        table.set_header(header);
-        table.add_rows(lines);
-        output.line(&table.trim_fmt())
+        output.table(&header, lines.collect())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use comfy_table::{Table, presets};
 use holdfast_client::Value;
 use serde_json::{Map, Number, Value as Json, json};
 
@@ -29,6 +30,19 @@ impl Output {
 
     pub(crate) fn json(&mut self, value: &Json) -> io::Result<()> {
         self.line(&value.to_string())
+    }
+
+    /// Rows under a header, escaped already: drawn on a terminal, parted by tabs into a pipe.
+    pub(crate) fn table(&mut self, header: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
+        if !self.terminal {
+            self.line(&header.join("\t"))?;
+            return rows.iter().try_for_each(|row| self.line(&row.join("\t")));
+        }
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_FULL_CONDENSED);
+        table.set_header(header.to_vec());
+        table.add_rows(rows);
+        self.line(&table.trim_fmt())
     }
 
     /// One string as the whole result: escaped on a terminal, byte for byte otherwise.
