@@ -1,11 +1,11 @@
-//! Three built servers that are one cluster, and what a test does to them.
+//! Built servers that are one cluster, three at first, and what a test does to them.
 
 use super::resp::{Client, Value};
 use super::{PATIENCE, Server, command, folder};
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-/// How many nodes.
+/// How many nodes there are at first.
 pub const NODES: usize = 3;
 /// How long one question may take: a process that was stopped takes connections and never answers.
 const ASK_PATIENCE: Duration = Duration::from_millis(500);
@@ -71,6 +71,8 @@ struct Node {
     peer_port: u16,
     server: Option<Server>,
     frozen: bool,
+    /// It was removed: nobody counts on it.
+    left: bool,
 }
 
 /// The cluster. Everything is killed when it is dropped.
@@ -96,11 +98,30 @@ impl Cluster {
                 0 => vec!["init".to_owned()],
                 _ => vec!["join".to_owned(), format!("127.0.0.1:{}", cluster.nodes[0].peer_port)],
             };
-            cluster.nodes.push(Node { entry, port, peer_port, server: None, frozen: false });
+            cluster.nodes.push(Node { entry, port, peer_port, server: None, frozen: false, left: false });
             cluster.restart(place);
         }
         cluster.wait_whole();
         cluster
+    }
+
+    /// Starts another node, which asks the one at `via` to be taken in. Its number is its place plus 1, if nodes are added one by one.
+    pub fn add(&mut self, via: usize) -> usize {
+        let entry = vec!["join".to_owned(), self.peer_address(via)];
+        let (port, peer_port) = (free_port(), free_port());
+        self.nodes.push(Node { entry, port, peer_port, server: None, frozen: false, left: false });
+        self.restart(self.nodes.len() - 1);
+        self.nodes.len() - 1
+    }
+
+    /// Counts on a node no more: it was removed.
+    pub fn forget(&mut self, place: usize) {
+        self.nodes[place].left = true;
+    }
+
+    /// The nodes that the cluster should have.
+    pub fn places(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|place| !self.nodes[*place].left).collect()
     }
 
     /// Where a node's data is.
@@ -188,7 +209,7 @@ impl Cluster {
 
     /// Who leads, if somebody says so of itself: the one with the highest term.
     pub fn leader_now(&self) -> Option<usize> {
-        let standings = (0..NODES).filter_map(|place| Some((place, self.standing(place)?)));
+        let standings = self.places().into_iter().filter_map(|place| Some((place, self.standing(place)?)));
         let leaders = standings.filter(|(_, standing)| standing.role == "leader");
         leaders.max_by_key(|(_, standing)| standing.term).map(|(place, _)| place)
     }
@@ -206,18 +227,19 @@ impl Cluster {
 
     /// The nodes that are not this one.
     pub fn others(&self, place: usize) -> Vec<usize> {
-        (0..NODES).filter(|other| *other != place).collect()
+        self.places().into_iter().filter(|other| *other != place).collect()
     }
 
     /// Waits until every node has a vote, hears the others, follows one leader, and has applied what that one had.
     #[track_caller]
     pub fn wait_whole(&self) {
         until("all nodes are one cluster", || {
-            let standings: Vec<Standing> = (0..NODES).filter_map(|place| self.standing(place)).collect();
+            let places = self.places();
+            let standings: Vec<Standing> = places.iter().filter_map(|place| self.standing(*place)).collect();
             let Some(leader) = standings.iter().find(|standing| standing.role == "leader") else { return false };
-            standings.len() == NODES
+            standings.len() == places.len()
                 && standings.iter().all(|standing| {
-                    (standing.voters, standing.connected) == (NODES, NODES)
+                    (standing.voters, standing.connected) == (places.len(), places.len())
                         && (standing.term, standing.leader) == (leader.term, leader.leader)
                         && standing.applied == leader.commit
                 })
@@ -231,8 +253,8 @@ impl Cluster {
         let mut answer = None;
         let mut place = 0;
         until(line, || {
-            place = (place + 1) % NODES;
-            if self.nodes[place].server.is_none() || self.nodes[place].frozen {
+            place = (place + 1) % self.nodes.len();
+            if self.nodes[place].server.is_none() || self.nodes[place].frozen || self.nodes[place].left {
                 return false;
             }
             let Ok(mut client) = Client::try_connect(self.address(place), PATIENCE) else { return false };
@@ -245,5 +267,5 @@ impl Cluster {
 
 /// Whether a reply says: not here, or not now. Nothing was done.
 pub fn is_elsewhere(reply: &Value) -> bool {
-    ["MOVED", "CLUSTERDOWN", "READONLY"].iter().any(|code| reply.is_error(code))
+    ["MOVED", "CLUSTERDOWN", "READONLY", "TRYAGAIN"].iter().any(|code| reply.is_error(code))
 }
