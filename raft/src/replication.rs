@@ -132,7 +132,8 @@ impl Raft {
     fn next_append(&mut self, place: usize, reader: &dyn LogReader) -> Result<Option<Message>, LogError> {
         let (log, config) = (&self.log, &self.config);
         let peer = &mut self.peers[place];
-        if peer.stalled || matches!(peer.mode, Mode::Snapshot { .. } | Mode::Probe { sent: true }) {
+        let leads_next = self.transfer.is_some_and(|transfer| transfer.asked && transfer.target == peer.id);
+        if leads_next || peer.stalled || matches!(peer.mode, Mode::Snapshot { .. } | Mode::Probe { sent: true }) {
             return Ok(None);
         }
         let has_entries = peer.next <= log.last();

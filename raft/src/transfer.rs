@@ -18,6 +18,9 @@ use crate::{
 pub(crate) struct Transfer {
     pub(crate) target: ReplicaId,
     pub(crate) deadline: Millis,
+    /// The target was asked to campaign. Nothing is appended to it from then on: it would answer from its new term, and depose this
+    /// leader before anybody can lead in its place.
+    pub(crate) asked: bool,
 }
 
 impl Raft {
@@ -37,7 +40,7 @@ impl Raft {
         if target == self.config.id || !self.conf.voters.contains(&target) {
             return Err(TransferError::NotAVoter);
         }
-        self.transfer = Some(Transfer { target, deadline: self.now + self.config.election_timeout_ms });
+        self.transfer = Some(Transfer { target, deadline: self.now + self.config.election_timeout_ms, asked: false });
         self.replicate = true;
         self.continue_transfer();
         Ok(())
@@ -45,7 +48,7 @@ impl Raft {
 
     /// Asks the target to campaign once it has the whole log, and all of that is committed.
     pub(crate) fn continue_transfer(&mut self) {
-        let Some(transfer) = self.transfer else {
+        let Some(transfer) = self.transfer.filter(|transfer| !transfer.asked) else {
             return;
         };
         let last = self.log.last();
@@ -54,6 +57,7 @@ impl Raft {
         }
         if self.peers.iter().any(|peer| peer.id == transfer.target && peer.matched == last) {
             self.reads.bar_lease();
+            self.transfer = Some(Transfer { asked: true, ..transfer });
             self.send(transfer.target, MessageBody::TimeoutNow);
         }
     }
@@ -61,6 +65,7 @@ impl Raft {
     pub(crate) fn tick_transfer(&mut self) {
         if self.transfer.is_some_and(|transfer| transfer.deadline <= self.now) {
             self.transfer = None;
+            self.replicate = true;
         }
     }
 
