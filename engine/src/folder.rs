@@ -12,6 +12,7 @@
 
 use crate::error::{Error, Result};
 use crate::state_file;
+use crate::store::StoreKind;
 use crate::vfs::{SharedVfs, VfsLock, create_dir_durably};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -20,40 +21,6 @@ const MAGIC: [u8; 8] = *b"HFFOLDER";
 /// The folder's format: raised when an older release could no longer make sense of what is in it.
 const VERSION: u32 = 1;
 const PAYLOAD_BYTES: usize = 48;
-
-/// The checkpoint store that a folder was made with; it cannot be changed afterwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreKind {
-    /// The `fjall` store.
-    Fjall,
-    /// The `sled` store.
-    Sled,
-}
-
-impl StoreKind {
-    /// The setting's word.
-    pub fn name(self) -> &'static str {
-        match self {
-            StoreKind::Fjall => "fjall",
-            StoreKind::Sled => "sled",
-        }
-    }
-
-    fn decode(byte: u8) -> Option<Self> {
-        match byte {
-            1 => Some(StoreKind::Fjall),
-            2 => Some(StoreKind::Sled),
-            _ => None,
-        }
-    }
-
-    fn encode(self) -> u8 {
-        match self {
-            StoreKind::Fjall => 1,
-            StoreKind::Sled => 2,
-        }
-    }
-}
 
 /// Who a folder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +45,7 @@ impl FolderIdentity {
         out[0..16].copy_from_slice(&self.folder.to_le_bytes());
         out[16..32].copy_from_slice(&self.cluster.to_le_bytes());
         out[32..40].copy_from_slice(&self.boot.to_le_bytes());
-        out[40] = self.store.encode();
+        out[40] = self.store as u8;
         out[41] = u8::from(self.initialised);
         out[44..48].copy_from_slice(&self.node.to_le_bytes());
         out
@@ -96,7 +63,7 @@ impl FolderIdentity {
             cluster: u128::from_le_bytes(*cluster),
             node: u32::from_le_bytes(*node),
             boot: u64::from_le_bytes(*boot),
-            store: StoreKind::decode(store)?,
+            store: StoreKind::from_u8(store)?,
             initialised: initialised == 1,
         })
     }

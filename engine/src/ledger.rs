@@ -18,6 +18,8 @@ pub enum Category {
     Frozen,
     /// Hot values read from the checkpoint store.
     Cache,
+    /// Keys held in memory for commands that wait for them.
+    Pins,
     /// Log entries kept for followers.
     EntryCache,
     /// Bytes waiting in queues between threads.
@@ -34,10 +36,11 @@ pub enum Category {
 
 impl Category {
     /// Every category, in the order of reports.
-    pub const ALL: [Category; 9] = [
+    pub const ALL: [Category; 10] = [
         Category::Memtables,
         Category::Frozen,
         Category::Cache,
+        Category::Pins,
         Category::EntryCache,
         Category::Queues,
         Category::Connections,
@@ -52,6 +55,7 @@ impl Category {
             Category::Memtables => "memtables",
             Category::Frozen => "frozen_memtables",
             Category::Cache => "value_cache",
+            Category::Pins => "pinned_keys",
             Category::EntryCache => "entry_cache",
             Category::Queues => "queues",
             Category::Connections => "connections",

@@ -1,8 +1,9 @@
 //! The data folder: identity, lock, and what is refused.
 
 use holdfast_engine::Error;
-use holdfast_engine::folder::{DataFolder, StoreKind};
+use holdfast_engine::folder::DataFolder;
 use holdfast_engine::state_file;
+use holdfast_engine::store::StoreKind;
 use holdfast_engine::vfs::{CrashPlan, OsVfs, SimVfs, Vfs};
 use std::path::Path;
 

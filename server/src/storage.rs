@@ -2,8 +2,8 @@
 
 use crate::host::{Host, HostOptions, OpenError, Opened};
 use crate::server::StartError;
-use crate::settings::{Durability, Settings, StoreKind};
-use holdfast_engine::folder::{self, DataFolder};
+use crate::settings::{Durability, Settings};
+use holdfast_engine::folder::DataFolder;
 use holdfast_engine::table::TablesOptions;
 use holdfast_engine::vfs::OsVfs;
 use holdfast_engine::wal::{self, RecoveryReport, WalOptions};
@@ -20,11 +20,7 @@ const HEARTBEATS_PER_TIMEOUT: u64 = 10;
 /// # Errors
 /// When it can't be used, is damaged, or another process has it.
 pub(crate) fn open_folder(settings: &Settings, random: u128) -> Result<DataFolder, StartError> {
-    let store = match settings.store {
-        StoreKind::Fjall => folder::StoreKind::Fjall,
-        StoreKind::Sled => folder::StoreKind::Sled,
-    };
-    Ok(DataFolder::open(OsVfs::shared(), &settings.dir, random, store)?)
+    Ok(DataFolder::open(OsVfs::shared(), &settings.dir, random, settings.store)?)
 }
 
 /// Opens the host in its folder.
@@ -46,10 +42,7 @@ pub(crate) fn open_host(settings: &Settings, folder: DataFolder, random: u128) -
     };
 
     let mut tables = TablesOptions::new(settings.dir.join("table"));
-    tables.store = match settings.store {
-        StoreKind::Fjall => holdfast_engine::store::StoreKind::Fjall,
-        StoreKind::Sled => holdfast_engine::store::StoreKind::Sled,
-    };
+    tables.store = settings.store;
     tables.memtable_bytes_max = budget.memtables;
     tables.cache_bytes_max = budget.cache;
     tables.store_cache_bytes_max = budget.store;

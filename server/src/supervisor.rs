@@ -71,12 +71,17 @@ pub fn run(plan: &ClusterPlan) -> Result<(), SupervisorError> {
     let program = std::env::current_exe().map_err(|error| SupervisorError::Spawn(1, error))?;
     let signals = count_signals().map_err(SupervisorError::Signals)?;
     let (lines, said) = channel::<String>();
+    let fresh = !plan.dir.join("node-1").exists();
     let mut nodes: Vec<Node> = (1..=plan.nodes).map(|number| Node::new(plan, number)).collect();
     for node in &mut nodes {
         node.start(&program, &lines)?;
-        // One after the other, so that a new cluster numbers its nodes like their folders.
+        // One after the other, so that a new cluster numbers its nodes like their folders. An old one needs a majority.
         let deadline = Instant::now() + READY_MAX;
-        while !node.ready.load(Ordering::Relaxed) && signals.load(Ordering::Relaxed) == 0 && Instant::now() < deadline {
+        while fresh
+            && !node.ready.load(Ordering::Relaxed)
+            && signals.load(Ordering::Relaxed) == 0
+            && Instant::now() < deadline
+        {
             print_lines(&said);
             node.look(&program, &lines, false)?;
         }

@@ -544,9 +544,9 @@ fn node_alone_becomes_the_first_of_a_cluster_with_its_data() {
 fn one_command_runs_three_nodes_and_starts_a_killed_one_again() {
     let dir = folder();
     let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let base = (0..1000).map(|_| free_port() % 20_000 + 20_000).find(|base| {
-        (0..NODES as u16).all(|place| free(base + place) && free(base + place + 10_000))
-    });
+    let base = (0..1000)
+        .map(|_| free_port() % 20_000 + 20_000)
+        .find(|base| (0..NODES as u16).all(|place| free(base + place) && free(base + place + 10_000)));
     let base = base.expect("free ports");
     let plain = command(dir.path());
     let mut whole = Command::new(plain.get_program());

@@ -158,11 +158,13 @@ proptest! {
         prop_assume!(spec.name != "flushall" && spec.name != "flushdb");
         prop_assert!(check_sizes(spec, &args, 1 << 20).is_ok());
         let declared: Vec<&[u8]> = keys_of(spec, &args).map(|position| args[position]).collect();
-        let reads = spec.needs(&args) == Needs::Keys;
+        let needs = spec.needs(&args);
         let (mut full, mut sparse) = (MemKeyspace::new(NOW_MS), MemKeyspace::new(NOW_MS));
         for (key, value) in &setup {
             full.run(Proto::Resp2, &[b"set", key, value]);
-            if reads && declared.contains(&key.as_slice()) {
+            // Of a value whose head is all that counts, any other of its length will do.
+            let value = if needs == Needs::Heads { &vec![b'?'; value.len()] } else { value };
+            if needs != Needs::Nothing && declared.contains(&key.as_slice()) {
                 sparse.run(Proto::Resp2, &[b"set", key, value]);
             }
         }
@@ -170,7 +172,7 @@ proptest! {
         prop_assert_eq!(full.run(Proto::Resp2, &args), sparse.run(Proto::Resp2, &args), "{:?}", request);
         for (key, object) in full.iter().filter(|(key, _)| declared.contains(key)) {
             let same = sparse.iter().any(|(other, found)| other == key && found == object);
-            let blind_and_refused = !reads && before.iter().any(|(other, found)| other == key && found == object);
+            let blind_and_refused = needs != Needs::Values && before.iter().any(|(other, found)| other == key && found == object);
             prop_assert!(same || blind_and_refused, "{:?} {:?}", request, key);
         }
         let others = |keys: &MemKeyspace| -> Vec<_> {

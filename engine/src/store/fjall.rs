@@ -10,10 +10,12 @@
 
 use super::{CheckpointStore, Durability, ReadRows, RowBytes, RowSink, Rows, StoreView, check_ascending};
 use crate::{Error, Result};
-use ::fjall::config::{BlockSizePolicy, PinningPolicy};
+use ::fjall::compaction::Leveled;
+use ::fjall::config::{BlockSizePolicy, PartitioningPolicy, PinningPolicy};
 use ::fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The one keyspace.
 const KEYSPACE: &str = "holdfast";
@@ -21,11 +23,16 @@ const KEYSPACE: &str = "holdfast";
 /// Tables that fjall keeps open.
 const OPEN_FILES: usize = 256;
 
+/// Bytes of one table; a new store's are twice its cache, within these.
+const TABLE_BYTES_MIN: u64 = 8 << 20;
+const TABLE_BYTES_MAX: u64 = 64 << 20;
+
 /// A store over fjall.
 pub struct FjallStore {
     path: PathBuf,
     database: Database,
     keyspace: Keyspace,
+    table_bytes: u64,
 }
 
 impl fmt::Debug for FjallStore {
@@ -40,6 +47,7 @@ impl FjallStore {
     /// # Errors
     /// fjall's, as it says them.
     pub fn open(path: &Path, cache_bytes_max: u64) -> Result<Self, ::fjall::Error> {
+        let table_bytes = cache_bytes_max.saturating_mul(2).clamp(TABLE_BYTES_MIN, TABLE_BYTES_MAX);
         let database = Database::builder(path)
             .cache_size(cache_bytes_max)
             .max_cached_files(Some(OPEN_FILES))
@@ -52,10 +60,14 @@ impl FjallStore {
                 .manual_journal_persist(true)
                 .max_memtable_size(1 << 20)
                 .data_block_size_policy(BlockSizePolicy::all(4 << 10))
+                // NB: while lsm-tree writes a table, it keeps for every block whose place is not written yet the block itself in
+                // memory, by way of its last key. So the places are written in parts, and tables are small where memory is.
+                .index_block_partitioning_policy(PartitioningPolicy::all(true))
+                .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(table_bytes)))
                 // Filters decide most lookups of keys that don't exist; keep those of the levels that change.
                 .filter_block_pinning_policy(PinningPolicy::new([true, true, false]))
         })?;
-        Ok(FjallStore { path: path.to_path_buf(), database, keyspace })
+        Ok(FjallStore { path: path.to_path_buf(), database, keyspace, table_bytes })
     }
 
     fn error(&self, error: ::fjall::Error) -> Error {
@@ -167,6 +179,7 @@ impl CheckpointStore for FjallStore {
     }
 
     fn memory_bytes(&self) -> u64 {
-        self.database.cache_size()
+        // A compaction may have as much as a table in memory: see `FjallStore::open`.
+        self.database.cache_size() + self.database.active_compactions() as u64 * self.table_bytes
     }
 }

@@ -26,7 +26,7 @@ use std::ops::Deref;
 
 pub use fjall::FjallStore;
 pub use memory::MemStore;
-pub use open::{OpenedStore, StoreKind, StoreOptions, open_store};
+pub use open::{OPEN_PATIENCE, OpenedStore, StoreKind, StoreOptions, open_store};
 pub use sled::SledStore;
 
 /// The longest row key that every store takes, in bytes. lsm-tree keeps key lengths in 16 bits and does not check.

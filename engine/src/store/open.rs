@@ -13,6 +13,7 @@
 use super::{CheckpointStore, FjallStore, MemStore, SledStore};
 use crate::vfs::{SharedVfs, read_exact_at};
 use crate::{Error, Result};
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -24,12 +25,12 @@ const MAGIC: &[u8; 8] = b"HFSTORE\x01";
 /// Magic, kind, clean, length of the boot id.
 const HEAD_BYTES: usize = 8 + 3;
 const BOOT_ID_BYTES_MAX: usize = 64;
-/// How long a store may take to open. Replaying what a crash left takes seconds; what takes this long waits for something that
-/// will not come.
-const OPEN_PATIENCE: Duration = Duration::from_secs(120);
+/// How long a store may take to open, unless its options say otherwise. Replaying what a crash left takes seconds; what takes
+/// this long waits for something that will not come.
+pub const OPEN_PATIENCE: Duration = Duration::from_secs(120);
 
-/// Which store. The numbers are on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Which store a folder has, for life. The numbers are on disk: never reuse one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]
 pub enum StoreKind {
     /// fjall: the default.
@@ -51,13 +52,15 @@ impl StoreKind {
         }
     }
 
-    /// The kind with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [StoreKind::Fjall, StoreKind::Sled, StoreKind::Memory].into_iter().find(|kind| kind.name() == name)
-    }
-
-    fn from_u8(number: u8) -> Option<Self> {
+    /// The kind that a stored number stands for.
+    pub(crate) fn from_u8(number: u8) -> Option<Self> {
         [StoreKind::Fjall, StoreKind::Sled, StoreKind::Memory].into_iter().find(|kind| *kind as u8 == number)
+    }
+}
+
+impl fmt::Display for StoreKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -72,6 +75,8 @@ pub struct StoreOptions {
     pub cache_bytes_max: u64,
     /// Distinguishes one run of the operating system from the next; empty if unknown, and then never the same.
     pub boot_id: String,
+    /// How long the store's files may take to open before they count as damaged.
+    pub open_patience: Duration,
 }
 
 /// An open store.
@@ -123,7 +128,7 @@ impl State {
 /// # Errors
 /// When the folder is another kind's, another format's, in use, or can't be read or written.
 pub fn open_store(vfs: &SharedVfs, options: &StoreOptions) -> Result<OpenedStore> {
-    let StoreOptions { dir, kind, cache_bytes_max, boot_id } = options;
+    let StoreOptions { dir, kind, boot_id, .. } = options;
     if *kind == StoreKind::Memory {
         return Ok(OpenedStore { store: Box::new(MemStore::new()), set_aside: None });
     }
@@ -153,13 +158,13 @@ pub fn open_store(vfs: &SharedVfs, options: &StoreOptions) -> Result<OpenedStore
         set_aside = Some(move_aside(vfs, &path)?);
     }
     write_state(vfs, &state_path, &State { kind: *kind, clean: false, boot_id: boot_id.clone() })?;
-    let store = match open_guarded(*kind, &path, *cache_bytes_max) {
+    let store = match open_guarded(options, &path) {
         Ok(store) => store,
         Err(Refusal::Unusable(error)) => return Err(error),
         Err(Refusal::Damaged(detail)) => {
             tracing::error!(path = %path.display(), detail, "the checkpoint store can't be opened: it is set aside");
             set_aside = Some(move_aside(vfs, &path)?);
-            match open_guarded(*kind, &path, *cache_bytes_max) {
+            match open_guarded(options, &path) {
                 Ok(store) => store,
                 Err(Refusal::Unusable(error)) => return Err(error),
                 Err(Refusal::Damaged(detail)) => return Err(Error::Store { path, detail }),
@@ -172,7 +177,7 @@ pub fn open_store(vfs: &SharedVfs, options: &StoreOptions) -> Result<OpenedStore
         drop(store);
         vfs.remove_dir_all(&path).map_err(|error| Error::io("remove", &path, error))?;
         vfs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
-        match open_guarded(*kind, &path, *cache_bytes_max) {
+        match open_guarded(options, &path) {
             Ok(store) => store,
             Err(Refusal::Unusable(error)) => return Err(error),
             Err(Refusal::Damaged(detail)) => return Err(Error::Store { path, detail }),
@@ -198,7 +203,8 @@ enum Refusal {
 ///
 /// sled was seen to wait for ever over damaged files. Such a thread is left behind, with its file handles, until the process
 /// ends: there is no way to stop it, and what it holds is about to be set aside.
-fn open_guarded(kind: StoreKind, path: &Path, cache_bytes_max: u64) -> Result<Box<dyn CheckpointStore>, Refusal> {
+fn open_guarded(options: &StoreOptions, path: &Path) -> Result<Box<dyn CheckpointStore>, Refusal> {
+    let StoreOptions { kind, cache_bytes_max, open_patience, .. } = *options;
     let (sender, receiver) = mpsc::channel();
     let place = path.to_path_buf();
     let opening = std::thread::Builder::new().name("holdfast-open".into()).spawn(move || {
@@ -208,9 +214,9 @@ fn open_guarded(kind: StoreKind, path: &Path, cache_bytes_max: u64) -> Result<Bo
     if let Err(error) = opening {
         return Err(Refusal::Unusable(Error::io("start a thread to open", path, error)));
     }
-    match receiver.recv_timeout(OPEN_PATIENCE) {
+    match receiver.recv_timeout(open_patience) {
         Ok(opened) => opened,
-        Err(_) => Err(Refusal::Damaged(format!("it did not open within {} s", OPEN_PATIENCE.as_secs()))),
+        Err(_) => Err(Refusal::Damaged(format!("it did not open within {open_patience:?}"))),
     }
 }
 
@@ -358,7 +364,13 @@ mod tests {
     use crate::vfs::OsVfs;
 
     fn options(dir: &Path, kind: StoreKind, boot_id: &str) -> StoreOptions {
-        StoreOptions { dir: dir.to_path_buf(), kind, cache_bytes_max: 1 << 20, boot_id: boot_id.into() }
+        StoreOptions {
+            dir: dir.to_path_buf(),
+            kind,
+            cache_bytes_max: 1 << 20,
+            boot_id: boot_id.into(),
+            open_patience: OPEN_PATIENCE,
+        }
     }
 
     fn put(store: &dyn CheckpointStore) {
@@ -431,5 +443,17 @@ mod tests {
         let crashed = open_store(&vfs, &options(dir.path(), StoreKind::Sled, "boot three")).unwrap();
         assert!(crashed.set_aside.unwrap().exists());
         assert!(crashed.store.get(b"dkey").unwrap().is_none());
+    }
+
+    #[test]
+    fn store_that_does_not_open_in_time_counts_as_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let hasty =
+            StoreOptions { open_patience: Duration::from_nanos(1), ..options(dir.path(), StoreKind::Fjall, "a") };
+        match open_guarded(&hasty, &dir.path().join("fjall")) {
+            Err(Refusal::Damaged(detail)) => assert!(detail.contains("did not open within 1ns"), "{detail}"),
+            Err(Refusal::Unusable(error)) => panic!("{error}"),
+            Ok(store) => panic!("{store:?} opened in no time"),
+        }
     }
 }

@@ -10,13 +10,17 @@
 //!   sealed snapshot, above which the log still holds everything;
 //! - a view holds back the next generation, for want of a snapshot;
 //! - sled's background thread is left on: it is what reclaims space;
-//! - it panics where its files make no sense to it, also long after they were opened: reads turn that into an error.
+//! - it panics where its files make no sense to it, also long after they were opened: reads turn that into an error;
+//! - over such files it may wait for ever in a flush, and dropping it flushes: both run on threads of their own, and whoever
+//!   waits for them gives up in the end. A thread that was given up stays behind with its file handles until the process ends.
 
 use super::{CheckpointStore, Durability, ReadRows, RowBytes, RowSink, Rows, StoreView, check_ascending};
 use crate::{Error, Result};
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 /// A batch stops readers while it is applied: keep it to some milliseconds.
 const BATCH_BYTES_MAX: usize = 256 << 10;
@@ -25,11 +29,52 @@ const BATCH_ROWS_MAX: usize = 512;
 /// Present while a generation is under way. Sorts before every row of the table.
 const BEGUN: &[u8] = b"!begun";
 
+/// How long a flush may take. What takes this long waits for something that will not come.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(120);
+/// How long closing may take. Nothing is lost when it is given up: every generation was flushed when it was written.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// sled, closed on a thread of its own.
+#[derive(Debug)]
+struct Handle {
+    /// Taken when it is closed.
+    db: Option<::sled::Db>,
+    path: PathBuf,
+}
+
+impl Deref for Handle {
+    type Target = ::sled::Db;
+
+    fn deref(&self) -> &::sled::Db {
+        self.db.as_ref().expect("the handle is whole until it is dropped")
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let db = self.db.take();
+        if elsewhere(CLOSE_PATIENCE, move || drop(db)).is_none() {
+            tracing::warn!(path = %self.path.display(), "sled did not close within {CLOSE_PATIENCE:?}: it is left behind");
+        }
+    }
+}
+
+/// Runs what may never come back on a thread of its own; `None` when it did not come back in time, or panicked.
+fn elsewhere<T: Send + 'static>(patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, receiver) = mpsc::channel();
+    let thread = std::thread::Builder::new().name("holdfast-sled".into()).spawn(move || {
+        // The receiver is gone only when it has given up on us.
+        let _ = sender.send(work());
+    });
+    thread.ok()?;
+    receiver.recv_timeout(patience).ok()
+}
+
 /// A store over sled.
 #[derive(Debug)]
 pub struct SledStore {
     path: PathBuf,
-    db: ::sled::Db,
+    db: Arc<Handle>,
     gate: Arc<Gate>,
     interrupted: bool,
     cache_bytes_max: u64,
@@ -47,6 +92,7 @@ impl SledStore {
             .mode(::sled::Mode::HighThroughput)
             .flush_every_ms(Some(1_000))
             .open()?;
+        let db = Arc::new(Handle { db: Some(db), path: path.to_path_buf() });
         let interrupted = db.contains_key(BEGUN)?;
         Ok(SledStore { path: path.to_path_buf(), db, gate: Arc::default(), interrupted, cache_bytes_max })
     }
@@ -61,7 +107,11 @@ impl SledStore {
     /// When a file can't be synced.
     #[allow(clippy::disallowed_methods, reason = "sled opens its own files, so that our seam has no handle on them")]
     fn sync(&self) -> Result<()> {
-        self.db.flush().map_err(|error| self.error(error))?;
+        let db = self.db.clone();
+        let flushed = elsewhere(FLUSH_PATIENCE, move || db.flush()).unwrap_or_else(|| {
+            Err(::sled::Error::ReportableBug(format!("a flush panicked or did not end within {FLUSH_PATIENCE:?}")))
+        });
+        flushed.map_err(|error| self.error(error))?;
         let io = |error| Error::io("sync", &self.path, error);
         for entry in std::fs::read_dir(&self.path).map_err(io)? {
             let entry = entry.map_err(io)?;
@@ -149,7 +199,7 @@ impl Gate {
 #[derive(Debug)]
 struct SledView {
     path: PathBuf,
-    db: ::sled::Db,
+    db: Arc<Handle>,
     gate: Arc<Gate>,
 }
 
@@ -259,7 +309,7 @@ impl CheckpointStore for SledStore {
     }
 
     fn memory_bytes(&self) -> u64 {
-        // sled does not say; it keeps to its capacity, roughly.
+        // NB: sled does not say, and takes more: it looks at its bound once in 64 uses of the pages of each of 256 shards.
         self.cache_bytes_max
     }
 

@@ -1,9 +1,11 @@
 //! Values read from the checkpoint store, or just written to it, under a byte budget.
 //!
 //! The cache is shared by every table of the node. It only ever holds what the store holds: a write to a key removes it, and
-//! the flusher puts it back when the row has reached the store. That a key is *absent* is worth remembering too.
+//! the flusher puts it back when the row has reached the store. That a key is *absent* is worth remembering too, and of a value
+//! too large for the cache its head: most of what is asked of such keys needs no more.
 
-use super::{KeyRef, Object};
+use super::KeyRef;
+use super::object::Stored;
 use crate::GroupId;
 use quick_cache::sync::Cache as QuickCache;
 use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter, sync::DefaultLifecycle};
@@ -63,19 +65,19 @@ impl Equivalent<CacheKey> for CacheKeyRef<'_> {
 #[derive(Debug, Clone)]
 struct ByBytes;
 
-impl Weighter<CacheKey, Option<Object>> for ByBytes {
-    fn weight(&self, key: &CacheKey, value: &Option<Object>) -> u64 {
-        weight(key.key.len(), value.as_ref())
+impl Weighter<CacheKey, Stored> for ByBytes {
+    fn weight(&self, key: &CacheKey, value: &Stored) -> u64 {
+        weight(key.key.len(), value.data_bytes())
     }
 }
 
-fn weight(key_bytes: usize, value: Option<&Object>) -> u64 {
-    ENTRY_OVERHEAD_BYTES + key_bytes as u64 + value.map_or(0, |object| object.data.len() as u64)
+fn weight(key_bytes: usize, data_bytes: u64) -> u64 {
+    ENTRY_OVERHEAD_BYTES + key_bytes as u64 + data_bytes
 }
 
 /// The node's value cache.
 pub(crate) struct ValueCache {
-    values: QuickCache<CacheKey, Option<Object>, ByBytes>,
+    values: QuickCache<CacheKey, Stored, ByBytes>,
     entry_bytes_max: u64,
     /// Keys' public hashes can be made to collide; with a secret one the cache's own table can't be flooded.
     seed: u64,
@@ -106,23 +108,29 @@ impl ValueCache {
         CacheKeyRef { mixed: xxh3_64_with_seed(key, seed), group, incarnation, key }
     }
 
-    /// The value, `Some(None)` when the key is known to be absent from the store, `None` when nothing is known.
-    pub(crate) fn get(&self, group: GroupId, incarnation: u64, key: KeyRef<'_>) -> Option<Option<Object>> {
+    /// What the store holds under the key; `None` when nothing is known.
+    pub(crate) fn get(&self, group: GroupId, incarnation: u64, key: KeyRef<'_>) -> Option<Stored> {
         self.values.get(&self.key_ref(group, incarnation, key.key))
     }
 
-    /// Remembers what the store holds. A value too large for its share forgets the key instead.
-    pub(crate) fn insert(&self, group: GroupId, incarnation: u64, key: &[u8], value: Option<Object>) {
+    /// Remembers what the store holds; of a value too large for its share, the head.
+    pub(crate) fn insert(&self, group: GroupId, incarnation: u64, key: &[u8], value: Stored) {
         let CacheKeyRef { mixed, .. } = self.key_ref(group, incarnation, key);
-        if weight(key.len(), value.as_ref()) > self.entry_bytes_max {
-            self.remove(group, incarnation, key);
-        } else {
+        let value = if self.takes(key.len(), value.data_bytes()) { value } else { value.without_data() };
+        if self.takes(key.len(), value.data_bytes()) {
             self.values.insert(CacheKey { mixed, group, incarnation, key: key.into() }, value);
+        } else {
+            self.remove(group, incarnation, key);
         }
     }
 
+    /// Whether a value of this length is kept.
+    pub(crate) fn takes(&self, key_bytes: usize, data_bytes: u64) -> bool {
+        weight(key_bytes, data_bytes) <= self.entry_bytes_max
+    }
+
     /// Forgets a key; what was remembered comes back.
-    pub(crate) fn remove(&self, group: GroupId, incarnation: u64, key: &[u8]) -> Option<Option<Object>> {
+    pub(crate) fn remove(&self, group: GroupId, incarnation: u64, key: &[u8]) -> Option<Stored> {
         self.values.remove(&self.key_ref(group, incarnation, key)).map(|(_, value)| value)
     }
 
@@ -134,15 +142,20 @@ impl ValueCache {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Object;
     use super::*;
     use bytes::Bytes;
+
+    fn value(data: &[u8]) -> Stored {
+        Stored::Value(Object::string(Bytes::copy_from_slice(data)))
+    }
 
     #[test]
     fn cache_stays_under_its_budget() {
         let cache = ValueCache::new(1 << 20, 1);
         for n in 0..20_000u64 {
             let key = n.to_be_bytes();
-            cache.insert(1, 1, &key, Some(Object::string(Bytes::from(vec![0; 500]))));
+            cache.insert(1, 1, &key, value(&[0; 500]));
         }
         assert!(cache.bytes() <= 1 << 20);
         assert!(cache.bytes() > 1 << 19, "and uses it: {}", cache.bytes());
@@ -152,11 +165,21 @@ mod tests {
     fn groups_and_incarnations_are_apart() {
         let cache = ValueCache::new(1 << 20, 1);
         let key = KeyRef { slot: 0, hash: 1, key: b"k" };
-        cache.insert(1, 1, b"k", Some(Object::string(Bytes::from_static(b"v"))));
+        cache.insert(1, 1, b"k", value(b"v"));
         assert!(cache.get(1, 2, key).is_none());
         assert!(cache.get(2, 1, key).is_none());
-        assert_eq!(cache.get(1, 1, key).unwrap().unwrap().data, "v");
-        cache.insert(1, 1, b"k", Some(Object::string(Bytes::from(vec![0; 1 << 18]))));
-        assert!(cache.get(1, 1, key).is_none(), "an oversized value replaces nothing and leaves nothing stale");
+        assert_eq!(cache.get(1, 1, key), Some(value(b"v")));
+    }
+
+    #[test]
+    fn oversized_value_leaves_its_head_and_nothing_stale() {
+        let cache = ValueCache::new(1 << 20, 1);
+        let key = KeyRef { slot: 0, hash: 1, key: b"k" };
+        cache.insert(1, 1, b"k", value(b"v"));
+        let large = value(&vec![0; 1 << 18]);
+        cache.insert(1, 1, b"k", large.clone());
+        assert_eq!(cache.get(1, 1, key), Some(large.without_data()));
+        cache.insert(1, 1, b"k", Stored::Absent);
+        assert_eq!(cache.get(1, 1, key), Some(Stored::Absent));
     }
 }

@@ -6,8 +6,9 @@
 
 use super::memtable::{Entry, Memtable, Prior};
 use super::node::Shared;
+use super::object::{Head, Stored};
 use super::rows::{self, Meta};
-use super::{Applied, Object, SLOTS};
+use super::{Applied, KeyRef, Object, SLOTS};
 use crate::store::{ReadRows, RowSink};
 use crate::{Error, GroupId, Result};
 use bytes::Bytes;
@@ -166,7 +167,8 @@ pub(crate) fn write_generation(shared: &Shared, frozen: &Frozen) -> Result<Outco
         for (_, entry) in map.iter_from(0) {
             match &entry.object {
                 Some(object) => {
-                    shared.cache.insert(frozen.group, frozen.incarnation, &entry.key, Some(object.clone()));
+                    let stored = Stored::Value(object.clone());
+                    shared.cache.insert(frozen.group, frozen.incarnation, &entry.key, stored);
                 }
                 None => drop(shared.cache.remove(frozen.group, frozen.incarnation, &entry.key)),
             }
@@ -373,18 +375,43 @@ pub(crate) fn read_object(
     store: &dyn ReadRows,
     group: GroupId,
     incarnation: u64,
-    slot: u16,
-    hash: u64,
-    key: &[u8],
+    key: KeyRef<'_>,
 ) -> Result<Option<Object>> {
+    read_row(store, group, incarnation, key, rows::parse_value, rows::parse_bucket)
+}
+
+/// Reads what the store holds of a key apart from its data.
+pub(crate) fn read_head(
+    store: &dyn ReadRows,
+    group: GroupId,
+    incarnation: u64,
+    key: KeyRef<'_>,
+) -> Result<Option<Head>> {
+    // Keys that share a bucket are longer than most values: what is spared by not copying theirs is little.
+    let heads = |bucket: &[u8]| {
+        let members = rows::parse_bucket(bucket)?;
+        Ok(members.into_iter().map(|(key, object)| (key, Head::from(&object))).collect())
+    };
+    read_row(store, group, incarnation, key, rows::parse_head, heads)
+}
+
+fn read_row<T>(
+    store: &dyn ReadRows,
+    group: GroupId,
+    incarnation: u64,
+    key: KeyRef<'_>,
+    parse: impl Fn(&[u8]) -> Result<T, rows::Malformed>,
+    parse_bucket: impl Fn(&[u8]) -> Result<Vec<(Box<[u8]>, T)>, rows::Malformed>,
+) -> Result<Option<T>> {
+    let KeyRef { slot, hash, key } = key;
     let mut row = Vec::with_capacity(64 + key.len().min(rows::LONG_KEY_BYTES));
     rows::data_key(&mut row, group, slot, incarnation, hash, key);
     let Some(value) = store.get(&row)? else { return Ok(None) };
     let read = if key.len() <= rows::LONG_KEY_BYTES {
-        rows::parse_value(&value).map(Some)
+        parse(&value).map(Some)
     } else {
-        rows::parse_bucket(&value)
-            .map(|members| members.into_iter().find(|(member, _)| member.as_ref() == key).map(|(_, object)| object))
+        parse_bucket(&value)
+            .map(|members| members.into_iter().find(|(member, _)| member.as_ref() == key).map(|(_, found)| found))
     };
     read.map_err(|detail| {
         store_error(format!("slot {slot}, key {}: {detail}", key[..key.len().min(64)].escape_ascii()))

@@ -5,11 +5,11 @@
 //! unknown ones up, against a view of the store from the moment it began, so that its answer is the count at that moment
 //! whatever is written meanwhile.
 
-use super::flush::{Frozen, read_object};
+use super::flush::{Frozen, read_head};
 use super::memtable::Prior;
 use super::node::Shared;
 use super::state::Table;
-use super::{KeyRef, Object, OwnedKey};
+use super::{Head, KeyRef, OwnedKey};
 use crate::store::StoreView;
 use crate::{GroupId, Result};
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub struct LenOutcome {
     /// The number of keys when the job began.
     pub len: u64,
     active_id: u64,
-    resolved: Vec<(OwnedKey, Option<Object>)>,
+    resolved: Vec<(OwnedKey, Option<Head>)>,
 }
 
 impl LenJob {
@@ -60,13 +60,12 @@ impl LenJob {
         let mut len = self.most;
         let mut resolved = Vec::with_capacity(self.keys.len());
         let read = |key: KeyRef<'_>| {
-            read_object(&*self.view, self.group, self.incarnation, key.slot, key.hash, key.key)
-                .map_err(|error| self.shared.locate(error))
+            read_head(&*self.view, self.group, self.incarnation, key).map_err(|error| self.shared.locate(error))
         };
         for key in self.keys {
-            let object = read(key.as_ref())?;
-            len -= i64::from(object.is_some());
-            resolved.push((key, object));
+            let head = read(key.as_ref())?;
+            len -= i64::from(head.is_some());
+            resolved.push((key, head));
         }
         for (frozen, _) in self.frozen.iter().filter(|(_, started)| !started) {
             for (slot, map) in frozen.memtable.slots_from(0).filter(|(_, map)| map.counts.unknown > 0) {
@@ -140,11 +139,11 @@ impl Table {
     /// Remembers what a job looked up, so that the next count needn't; the count comes back.
     pub fn finish_len(&mut self, outcome: LenOutcome) -> u64 {
         if outcome.active_id == self.active_id {
-            for (key, object) in outcome.resolved {
+            for (key, head) in outcome.resolved {
                 if let Ok(position) = self.active.find(key.as_ref())
                     && self.active.entry(position).prior.is_unknown()
                 {
-                    self.active.resolve(position, Prior::of(object.as_ref()));
+                    self.active.resolve(position, Prior::of_head(head));
                 }
             }
         }

@@ -15,7 +15,7 @@
 //! that nobody has looked yet. So blind writes need no read, and yet counts and the deadline index come out exact: the
 //! flusher looks up what is still unknown when it writes the row anyway.
 
-use super::{KeyRef, Object, SLOTS};
+use super::{Head, KeyRef, Object, SLOTS};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
@@ -40,6 +40,10 @@ impl Prior {
 
     pub(crate) fn of(object: Option<&Object>) -> Prior {
         object.map_or(Prior::ABSENT, |object| Prior::present(object.deadline_ms))
+    }
+
+    pub(crate) fn of_head(head: Option<Head>) -> Prior {
+        head.map_or(Prior::ABSENT, |head| Prior::present(head.deadline_ms))
     }
 
     pub(crate) fn is_unknown(self) -> bool {

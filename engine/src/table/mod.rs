@@ -11,6 +11,9 @@
 //! thread and handed back with [`Table::admit`], which also pins it so that apply finds it later. Writes never look anything
 //! up.
 //!
+//! Who only asks whether a key is there, when it expires or how long its value is, fetches its [`Head`]: the data stay on disk.
+//! A head is enough to delete a key, too, since a tombstone only wants to know what was below it.
+//!
 //! [`Tables`] is what the tables of a node share: the checkpoint store, the value cache, the memory budget, and the flusher
 //! thread that writes frozen memtables to the store as *generations*. A generation holds a memtable's rows, their deadlines,
 //! the slots' key counts and the applied index, in one atomic unit. [`Table::durable`] moves only when it is safe, so that
@@ -29,6 +32,7 @@ mod len;
 mod memtable;
 mod node;
 mod object;
+mod pins;
 mod rows;
 mod scan;
 mod seal;
@@ -44,9 +48,9 @@ pub use expire::{ExpireJob, ExpireOutcome};
 pub use install::{InstallJob, Installed};
 pub use len::{Len, LenJob, LenOutcome};
 pub use node::{FlusherMode, Tables, TablesOptions};
-pub use object::{KeyRef, Object, ObjectKind};
+pub use object::{Head, KeyRef, Object, ObjectKind};
 pub use scan::{ScanJob, ScanOutcome, ScanPage, ScanPosition, ScanRow};
-pub use state::{Admitted, Fetched, Fetcher, Maintained, Peek, Table, TableStats};
+pub use state::{Admitted, Fetched, Fetcher, Look, Maintained, Peek, Table, TableStats};
 pub use view::{View, ViewRow};
 
 /// Hash slots of the key space.

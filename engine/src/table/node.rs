@@ -11,7 +11,7 @@ use super::rows;
 use super::seal::Sealer;
 use super::state::Table;
 use crate::ledger::{Category, Ledger};
-use crate::store::{CheckpointStore, Durability, StoreKind, StoreOptions, open_store};
+use crate::store::{CheckpointStore, Durability, OPEN_PATIENCE, StoreKind, StoreOptions, open_store};
 use crate::vfs::SharedVfs;
 use crate::{Error, GroupId, Result};
 use std::any::Any;
@@ -63,6 +63,8 @@ pub struct TablesOptions {
     pub hash_seed: u64,
     /// Who writes generations.
     pub flusher: FlusherMode,
+    /// How long the store's files may take to open before they count as damaged.
+    pub store_open_patience: Duration,
 }
 
 impl TablesOptions {
@@ -79,6 +81,7 @@ impl TablesOptions {
             boot_id: String::new(),
             hash_seed: 0,
             flusher: FlusherMode::Thread,
+            store_open_patience: OPEN_PATIENCE,
         }
     }
 }
@@ -110,6 +113,8 @@ pub(crate) struct Shared {
     /// Tables that hold an active memtable, for their fair share of the budget.
     pub(crate) tables: AtomicUsize,
     pub(crate) blocking_reads: AtomicU64,
+    /// Bytes of values read from the store for tables, ever.
+    pub(crate) fetched_bytes: AtomicU64,
     queue: Mutex<Queue>,
     work: Condvar,
     idle: Condvar,
@@ -158,6 +163,7 @@ impl Tables {
                 kind: options.store,
                 cache_bytes_max: options.store_cache_bytes_max,
                 boot_id: options.boot_id.clone(),
+                open_patience: options.store_open_patience,
             },
         )?;
         Self::start(vfs, options, ledger, opened.store, opened.set_aside)
@@ -194,6 +200,7 @@ impl Tables {
             bases: Mutex::new(BTreeMap::new()),
             tables: AtomicUsize::new(0),
             blocking_reads: AtomicU64::new(0),
+            fetched_bytes: AtomicU64::new(0),
             queue: Mutex::new(Queue::default()),
             work: Condvar::new(),
             idle: Condvar::new(),
@@ -383,6 +390,11 @@ impl Shared {
                 }
             }
         }
+        self.post();
+    }
+
+    /// Posts to the ledger what readers change as well.
+    pub(crate) fn post(&self) {
         self.ledger.set(Category::Cache, self.cache.bytes());
         self.ledger.set(Category::Store, self.store.memory_bytes());
     }

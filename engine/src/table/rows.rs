@@ -13,7 +13,7 @@
 //! Numbers in keys are big-endian, so that byte order is numeric order. Bytes that come back are checked: a row that cannot
 //! be read is an error with the row's key in it, never a panic.
 
-use super::{Object, ObjectKind};
+use super::{Head, Object, ObjectKind};
 use crate::GroupId;
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_128;
@@ -231,6 +231,12 @@ pub(crate) fn parse_value_head(value: &[u8]) -> Result<ValueHead, Malformed> {
 pub(crate) fn parse_value(value: &[u8]) -> Result<Object, Malformed> {
     let head = parse_value_head(value)?;
     Ok(Object { kind: head.kind, deadline_ms: head.deadline_ms, data: Bytes::copy_from_slice(&value[head.bytes..]) })
+}
+
+/// Reads what a value says of itself, without its data.
+pub(crate) fn parse_head(value: &[u8]) -> Result<Head, Malformed> {
+    let head = parse_value_head(value)?;
+    Ok(Head { kind: head.kind, deadline_ms: head.deadline_ms, data_bytes: (value.len() - head.bytes) as u64 })
 }
 
 /// A long key in its bucket.

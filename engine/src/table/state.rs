@@ -1,13 +1,15 @@
 //! One group's table, as its shard thread sees it.
 
-use super::flush::{Frozen, GroupBase, lock, read_object};
+use super::flush::{Frozen, GroupBase, lock, read_head, read_object};
 use super::memtable::{Memtable, Position, Prior};
 use super::node::{Job, Shared};
-use super::{Applied, KeyRef, Object, OwnedKey, SLOTS, rows};
+use super::object::Stored;
+use super::pins::{Pinned, Pins};
+use super::{Applied, Head, KeyRef, Object, OwnedKey, SLOTS, rows};
 use crate::ledger::Category;
 use crate::{Error, GroupId, Result};
 use bytes::Bytes;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -25,15 +27,26 @@ pub enum Peek {
     Found(Object),
     /// The key does not exist.
     Absent,
-    /// Only the checkpoint store knows.
+    /// Only the checkpoint store knows, or memory knows no more than the head.
     Unknown,
+}
+
+/// What memory knows of a key, for whoever is about to use it: see [`Table::look`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// What the key holds; `None` when it does not exist.
+    pub head: Option<Head>,
+    /// Whether all of it is in memory, not just the head.
+    pub has_data: bool,
+    /// Whether memory may forget it before long: it is not in the memtable that takes writes. See [`Table::hold`].
+    pub fleeting: bool,
 }
 
 /// A key read from the store, on its way into memory.
 #[derive(Debug, Clone)]
 pub struct Fetched {
     key: OwnedKey,
-    object: Option<Object>,
+    stored: Stored,
     incarnation: u64,
     /// The memtable that was active when the fetch began.
     active_id: u64,
@@ -45,9 +58,19 @@ impl Fetched {
         self.key.as_ref()
     }
 
-    /// What the store held.
+    /// What the store held, without its data.
+    pub fn head(&self) -> Option<Head> {
+        self.stored.head()
+    }
+
+    /// What the store held; `None` also when only the head was fetched.
     pub fn object(&self) -> Option<&Object> {
-        self.object.as_ref()
+        self.stored.object().flatten()
+    }
+
+    /// Bytes of data that were read.
+    pub fn data_bytes(&self) -> u64 {
+        self.stored.data_bytes()
     }
 }
 
@@ -75,9 +98,29 @@ impl Fetcher {
     /// # Errors
     /// When the store fails or its bytes are damaged.
     pub fn fetch(&self, key: OwnedKey) -> Result<Fetched> {
-        let object = read_object(&*self.shared.store, self.group, self.incarnation, key.slot, key.hash, &key.key)
+        let object = read_object(&*self.shared.store, self.group, self.incarnation, key.as_ref())
             .map_err(|error| self.shared.locate(error))?;
-        Ok(Fetched { key, object, incarnation: self.incarnation, active_id: self.active_id })
+        Ok(self.fetched(key, object.into()))
+    }
+
+    /// Reads what there is to know of a key without its data. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As [`Fetcher::fetch`].
+    pub fn fetch_head(&self, key: OwnedKey) -> Result<Fetched> {
+        let head = read_head(&*self.shared.store, self.group, self.incarnation, key.as_ref())
+            .map_err(|error| self.shared.locate(error))?;
+        Ok(self.fetched(key, head.map_or(Stored::Absent, Stored::Head)))
+    }
+
+    fn fetched(&self, key: OwnedKey, stored: Stored) -> Fetched {
+        self.shared.fetched_bytes.fetch_add(stored.data_bytes(), Ordering::Relaxed);
+        Fetched { key, stored, incarnation: self.incarnation, active_id: self.active_id }
+    }
+
+    /// Whether the cache would keep what was fetched when nobody pins it.
+    pub fn is_cacheable(&self, fetched: &Fetched) -> bool {
+        self.shared.cache.takes(fetched.key.key.len(), fetched.stored.data_bytes())
     }
 }
 
@@ -103,24 +146,12 @@ pub struct TableStats {
     pub frozen: usize,
     /// Pinned keys.
     pub pins: usize,
+    /// Bytes that pins hold.
+    pub pinned_bytes: u64,
+    /// Bytes of values that were read from the store, on this node, ever.
+    pub fetched_bytes: u64,
     /// Reads that had to block the shard thread, on this node, ever.
     pub blocking_reads: u64,
-}
-
-#[derive(Debug)]
-struct Pin {
-    slot: u16,
-    key: Box<[u8]>,
-    count: usize,
-    value: Pinned,
-}
-
-#[derive(Debug)]
-enum Pinned {
-    /// What the store holds.
-    Below(Option<Object>),
-    /// A memtable has the key.
-    Layered,
 }
 
 /// One group's applied state. Owned by its shard thread.
@@ -146,7 +177,7 @@ pub struct Table {
     /// Keys per slot in the store, as of the memtables let go.
     pub(super) counts: Box<[u32]>,
     pub(super) count: u64,
-    pins: HashMap<u64, Vec<Pin>>,
+    pins: Pins,
     accessed: Box<[u32]>,
     opened_s: u32,
     now_s: u32,
@@ -155,6 +186,7 @@ pub struct Table {
     frozen_index: u64,
     posted_active: u64,
     posted_frozen: u64,
+    posted_pins: u64,
     flush_wanted: bool,
     /// The log wants to be cut: see [`Table::request_flush`].
     seal_wanted: bool,
@@ -195,7 +227,7 @@ impl Table {
             base,
             counts,
             count,
-            pins: HashMap::new(),
+            pins: Pins::default(),
             accessed: vec![0; ACCESS_BUCKETS].into_boxed_slice(),
             opened_s: 0,
             now_s: 0,
@@ -203,6 +235,7 @@ impl Table {
             frozen_index: applied.index,
             posted_active: 0,
             posted_frozen: 0,
+            posted_pins: 0,
             flush_wanted: false,
             seal_wanted: false,
             sweep_wanted: false,
@@ -303,38 +336,27 @@ impl Table {
         }
     }
 
-    fn pin(&self, key: KeyRef<'_>) -> Option<&Pin> {
-        if self.pins.is_empty() {
-            return None;
-        }
-        self.pins.get(&key.hash)?.iter().find(|pin| *pin.key == *key.key)
-    }
-
-    fn pin_mut(&mut self, key: KeyRef<'_>) -> Option<&mut Pin> {
-        if self.pins.is_empty() {
-            return None;
-        }
-        self.pins.get_mut(&key.hash)?.iter_mut().find(|pin| *pin.key == *key.key)
-    }
-
     /// What is known of a key below the memtables.
-    fn below(&self, key: KeyRef<'_>) -> Option<Option<Object>> {
+    fn below(&self, key: KeyRef<'_>) -> Option<Stored> {
         if self.counts[usize::from(key.slot)] == 0 {
-            return Some(None);
+            return Some(Stored::Absent);
         }
-        if let Some(Pin { value: Pinned::Below(object), .. }) = self.pin(key) {
-            return Some(object.clone());
+        let pinned = match self.pins.get(key) {
+            Some(Pinned::Below(stored)) => Some(stored),
+            Some(Pinned::Layered) | None => None,
+        };
+        match pinned {
+            // The cache may have the data of a key that is pinned for its head alone.
+            None | Some(Stored::Head(_)) => {
+                self.shared.cache.get(self.group, self.incarnation, key).or_else(|| pinned.cloned())
+            }
+            Some(stored) => Some(stored.clone()),
         }
-        self.shared.cache.get(self.group, self.incarnation, key)
     }
 
     /// What memory knows of a key. Never touches the store.
     pub fn peek(&self, key: KeyRef<'_>) -> Peek {
-        let known = match self.in_memtables(key) {
-            Some(object) => Some(object.cloned()),
-            None => self.below(key),
-        };
-        match known {
+        match self.peek_with(key, |object| object.cloned()) {
             Some(Some(object)) => Peek::Found(object),
             Some(None) => Peek::Absent,
             None => Peek::Unknown,
@@ -342,12 +364,48 @@ impl Table {
     }
 
     /// As [`Table::peek`] without cloning: `read` gets the object, or `None` when the key is absent. Returns `None` without
-    /// calling it when only the store knows.
+    /// calling it when memory doesn't know.
     pub fn peek_with<R>(&self, key: KeyRef<'_>, read: impl FnOnce(Option<&Object>) -> R) -> Option<R> {
         match self.in_memtables(key) {
             Some(object) => Some(read(object)),
-            None => self.below(key).map(|object| read(object.as_ref())),
+            None => self.below(key)?.object().map(read),
         }
+    }
+
+    /// What memory knows of a key without its data; `None` when only the store knows.
+    pub fn look(&self, key: KeyRef<'_>) -> Option<Look> {
+        if let Some(entry) = self.active.get(key) {
+            return Some(Look { head: entry.object.as_ref().map(Head::from), has_data: true, fleeting: false });
+        }
+        if let Some(object) = self.in_layers(key) {
+            return Some(Look { head: object.map(Head::from), has_data: true, fleeting: true });
+        }
+        let stored = self.below(key)?;
+        // An empty slot stays empty unless a memtable is on its way to the store.
+        let fleeting = self.counts[usize::from(key.slot)] != 0 || !self.layers.is_empty();
+        Some(Look { head: stored.head(), has_data: stored.object().is_some(), fleeting })
+    }
+
+    /// Pins what memory knows of a key, as [`Table::admit`] does: for a command that was proposed and will look at the key
+    /// when it is applied, by when a cache could have forgotten it. `false`: memory doesn't know the key, nothing was pinned.
+    ///
+    /// NB: what is in the active memtable needs no pin unless it may be frozen, flushed and evicted before the command is applied.
+    pub fn hold(&mut self, key: KeyRef<'_>) -> bool {
+        let value = match self.in_memtables(key) {
+            Some(_) => Pinned::Layered,
+            None => match self.below(key) {
+                Some(stored) => Pinned::Below(stored),
+                None => return false,
+            },
+        };
+        self.pins.add(key.into(), value);
+        self.post_pins();
+        true
+    }
+
+    /// Whether memory knows every key: nothing is in the store.
+    pub fn is_all_resident(&self) -> bool {
+        self.count == 0
     }
 
     /// Whether a read of the key is answered from memory.
@@ -399,41 +457,32 @@ impl Table {
             if self.counts[usize::from(key.slot)] != 0 {
                 return Admitted::Retry;
             }
-            Pinned::Below(None)
+            Pinned::Below(Stored::Absent)
         } else if self.retired_id >= fetched.active_id {
             // A memtable that took writes after the fetch began is gone: the key may have been in it.
             return Admitted::Retry;
         } else {
-            self.shared.cache.insert(self.group, self.incarnation, key.key, fetched.object.clone());
-            Pinned::Below(fetched.object.clone())
+            match (fetched.stored, self.below(key)) {
+                // A head says nothing new about a key whose data are here already.
+                (Stored::Head(_), Some(known @ Stored::Value(_))) => Pinned::Below(known),
+                (stored, _) => {
+                    self.shared.cache.insert(self.group, self.incarnation, key.key, stored.clone());
+                    Pinned::Below(stored)
+                }
+            }
         };
-        match self.pin_mut(key) {
-            Some(pin) => {
-                pin.count += 1;
-                pin.value = value;
-            }
-            None => {
-                let OwnedKey { slot, hash, key } = fetched.key;
-                self.pins.entry(hash).or_default().push(Pin { slot, key, count: 1, value });
-            }
-        }
+        self.pins.add(fetched.key, value);
+        self.post_pins();
         Admitted::Resident
     }
 
-    /// Takes back one pin of [`Table::admit`].
+    /// Takes back one pin of [`Table::admit`] or [`Table::hold`].
     ///
     /// # Panics
     /// When the key is not pinned.
     pub fn unpin(&mut self, key: KeyRef<'_>) {
-        let pins = self.pins.get_mut(&key.hash).expect("an unpinned key was pinned before");
-        let at = pins.iter().position(|pin| *pin.key == *key.key).expect("an unpinned key was pinned before");
-        pins[at].count -= 1;
-        if pins[at].count == 0 {
-            pins.swap_remove(at);
-            if pins.is_empty() {
-                self.pins.remove(&key.hash);
-            }
-        }
+        self.pins.remove(key);
+        self.post_pins();
     }
 
     /// The key's object, expired or not; `None` when it does not exist. Reads the store on this thread when memory doesn't
@@ -450,10 +499,29 @@ impl Table {
             }
             self.shared.blocking_reads.fetch_add(1, Ordering::Relaxed);
             let fetched = self.fetcher().fetch(key.into())?;
-            let object = fetched.object.clone();
+            let object = fetched.object().cloned();
             if self.admit(fetched) == Admitted::Resident {
                 self.unpin(key);
                 return Ok(object);
+            }
+        }
+    }
+
+    /// As [`Table::get`], without the data.
+    ///
+    /// # Errors
+    /// As [`Table::get`].
+    pub fn head(&mut self, key: KeyRef<'_>) -> Result<Option<Head>> {
+        loop {
+            if let Some(look) = self.look(key) {
+                return Ok(look.head);
+            }
+            self.shared.blocking_reads.fetch_add(1, Ordering::Relaxed);
+            let fetched = self.fetcher().fetch_head(key.into())?;
+            let head = fetched.head();
+            if self.admit(fetched) == Admitted::Resident {
+                self.unpin(key);
+                return Ok(head);
             }
         }
     }
@@ -496,18 +564,16 @@ impl Table {
             Some(object) => Prior::of(object),
             None if self.counts[usize::from(key.slot)] == 0 => Prior::ABSENT,
             None => {
-                let pinned = match self.pin(key) {
-                    Some(Pin { value: Pinned::Below(object), .. }) => Some(Prior::of(object.as_ref())),
-                    _ => None,
+                let pinned = match self.pins.get(key) {
+                    Some(Pinned::Below(stored)) => Some(Prior::of_head(stored.head())),
+                    Some(Pinned::Layered) | None => None,
                 };
                 // The cache must not outlive what it knows: the key is the memtable's from here on.
                 let cached = self.shared.cache.remove(self.group, self.incarnation, key.key);
-                pinned.or(cached.map(|object| Prior::of(object.as_ref()))).unwrap_or(Prior::UNKNOWN)
+                pinned.or(cached.map(|stored| Prior::of_head(stored.head()))).unwrap_or(Prior::UNKNOWN)
             }
         };
-        if let Some(pin) = self.pin_mut(key) {
-            pin.value = Pinned::Layered;
-        }
+        self.pins.written(key);
         // Also remembered when nothing is known to be below: a fetch that began before may yet return.
         self.active.insert(position, key, object, prior, self.now_s);
     }
@@ -536,9 +602,7 @@ impl Table {
         self.incarnation = incarnation;
         self.counts.fill(0);
         self.count = 0;
-        for pin in self.pins.values_mut().flatten() {
-            pin.value = Pinned::Below(None);
-        }
+        self.pins.reset(|| Pinned::Below(Stored::Absent));
         self.expire_after = None;
         // An empty memtable is frozen too, so that the new incarnation reaches the store.
         self.flush_wanted = true;
@@ -583,6 +647,7 @@ impl Table {
         self.submit(log_synced);
         done.retired = self.collect()?;
         self.post();
+        self.shared.post();
         done.durable = self.durable;
         Ok(done)
     }
@@ -667,20 +732,14 @@ impl Table {
 
     /// Pinned keys that only the memtable had which is let go now: remember what it said.
     fn keep_pins(&mut self, frozen: &Frozen) {
-        if self.pins.is_empty() {
+        if self.pins.len() == 0 {
             return;
         }
         let mut pins = std::mem::take(&mut self.pins);
-        for (&hash, pins) in &mut pins {
-            for pin in pins.iter_mut().filter(|pin| matches!(pin.value, Pinned::Layered)) {
-                let key = KeyRef { slot: pin.slot, hash, key: &pin.key };
-                if let Some(entry) = frozen.memtable.get(key)
-                    && self.in_memtables(key).is_none()
-                {
-                    pin.value = Pinned::Below(entry.object.clone());
-                }
-            }
-        }
+        pins.take_over(|key| match self.in_memtables(key) {
+            Some(_) => None,
+            None => frozen.memtable.get(key).map(|entry| entry.object.clone().into()),
+        });
         self.pins = pins;
     }
 
@@ -689,6 +748,11 @@ impl Table {
         let frozen: u64 = self.layers.iter().map(|layer| layer.frozen.memtable.bytes()).sum();
         self.shared.ledger.adjust(Category::Memtables, &mut self.posted_active, self.active.bytes());
         self.shared.ledger.adjust(Category::Frozen, &mut self.posted_frozen, frozen);
+        self.post_pins();
+    }
+
+    fn post_pins(&mut self) {
+        self.shared.ledger.adjust(Category::Pins, &mut self.posted_pins, self.pins.bytes());
     }
 
     /// Keys in a slot, if memory knows; [`Table::len`] on how it may not.
@@ -711,7 +775,9 @@ impl Table {
             active_bytes: self.active.bytes(),
             frozen_bytes: self.layers.iter().map(|layer| layer.frozen.memtable.bytes()).sum(),
             frozen: self.layers.len(),
-            pins: self.pins.values().map(Vec::len).sum(),
+            pins: self.pins.len(),
+            pinned_bytes: self.pins.bytes(),
+            fetched_bytes: self.shared.fetched_bytes.load(Ordering::Relaxed),
             blocking_reads: self.shared.blocking_reads.load(Ordering::Relaxed),
         }
     }
@@ -755,7 +821,7 @@ impl Table {
         self.sweep_wanted = false;
         self.expire_look_ms = 0;
         // What pins said is over; they are fetched again when they are needed.
-        self.pins.values_mut().flatten().for_each(|pin| pin.value = Pinned::Layered);
+        self.pins.reset(|| Pinned::Layered);
         self.shared.submit(Job::Sweep(self.group));
     }
 }
@@ -765,5 +831,6 @@ impl Drop for Table {
         self.shared.tables.fetch_sub(1, Ordering::Relaxed);
         self.shared.ledger.adjust(Category::Memtables, &mut self.posted_active, 0);
         self.shared.ledger.adjust(Category::Frozen, &mut self.posted_frozen, 0);
+        self.shared.ledger.adjust(Category::Pins, &mut self.posted_pins, 0);
     }
 }

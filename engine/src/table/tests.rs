@@ -1,5 +1,7 @@
 //! Behaviour of tables over every store.
 
+mod pins;
+
 use super::*;
 use crate::Result;
 use crate::ledger::{Category, Ledger};
@@ -122,6 +124,8 @@ enum Step {
     Take(u8, bool),
     Get(u8),
     Fetch(u8),
+    FetchHead(u8, bool),
+    Hold(u8),
     Flush,
     Freeze,
     FlushAll,
@@ -136,6 +140,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (any::<u8>(), any::<bool>()).prop_map(|(k, back)| Step::Take(k, back)),
         2 => any::<u8>().prop_map(Step::Get),
         2 => any::<u8>().prop_map(Step::Fetch),
+        2 => (any::<u8>(), any::<bool>()).prop_map(|(k, delete)| Step::FetchHead(k, delete)),
+        2 => any::<u8>().prop_map(Step::Hold),
         2 => Just(Step::Flush),
         1 => Just(Step::Freeze),
         1 => Just(Step::Reopen),
@@ -219,6 +225,35 @@ fn run_model(steps: &[Step], dir: &std::path::Path, reopen: impl Fn() -> Box<dyn
                 flush(&mut table);
                 assert_eq!(table.peek(key.as_ref()), expected, "a pinned key stays resident");
                 table.unpin(key.as_ref());
+            }
+            Step::FetchHead(number, delete) => {
+                let name = name_of(*number);
+                let key = key_of(&name);
+                let fetched = table.fetcher().fetch_head(key.clone()).unwrap();
+                assert_eq!(table.admit(fetched), Admitted::Resident);
+                table.shared.cache.remove(GROUP, table.incarnation(), &key.key);
+                let expected = model.get(&name).map(Head::from);
+                assert_eq!(table.look(key.as_ref()).expect("pinned").head, expected);
+                if *delete {
+                    apply(&mut table);
+                    table.delete(key.as_ref());
+                    model.remove(&name);
+                }
+                flush(&mut table);
+                let expected = model.get(&name).map(Head::from);
+                assert_eq!(table.look(key.as_ref()).expect("a pinned key stays resident").head, expected);
+                table.unpin(key.as_ref());
+            }
+            Step::Hold(number) => {
+                let name = name_of(*number);
+                let key = key_of(&name);
+                let before = table.peek(key.as_ref());
+                if table.hold(key.as_ref()) {
+                    flush(&mut table);
+                    table.shared.cache.remove(GROUP, table.incarnation(), &key.key);
+                    assert_eq!(table.peek(key.as_ref()), before, "a held key stays as resident as it was");
+                    table.unpin(key.as_ref());
+                }
             }
             Step::Flush => {
                 flush(&mut table);

@@ -7,8 +7,8 @@ use clap::Parser;
 use crate::time::{MINUTE, Micros};
 
 const AFTER_HELP: &str = "\
-Each seed decides everything about its run: the number of nodes, the network, the faults, the clients. The same seed of the
-same build gives the same run, event for event; its trace hash is printed at the end of its line.
+Each seed decides everything about its run: the number of nodes, the network, the faults, the clients. The same seed of \
+the same build gives the same run, event for event; its trace hash is printed at the end of its line.
 
 Exit codes:
   0  every run was clean

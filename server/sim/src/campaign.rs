@@ -22,6 +22,7 @@ use crate::args::Arguments;
 use crate::time::{MINUTE, Micros, SECOND};
 use crate::trace::Trace;
 use crate::workload::WorkloadCounts;
+use crate::world::Marks;
 
 /// What to simulate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct Summary {
     pub crashes: u64,
     /// Faults of all kinds.
     pub faults: u64,
+    /// Places that the run came by.
+    pub marks: Marks,
     /// What must not have happened, in words; empty if the run was clean.
     pub violations: Vec<String>,
     /// Printed below the line of a seed with violations: its plan, say.
@@ -82,6 +85,8 @@ pub struct Totals {
     pub crashes: u64,
     /// Faults of all kinds.
     pub faults: u64,
+    /// Places that the runs came by.
+    pub marks: Marks,
     /// Real time that it took.
     pub real: Duration,
 }
@@ -100,6 +105,7 @@ impl Totals {
         self.elections += summary.elections;
         self.crashes += summary.crashes;
         self.faults += summary.faults;
+        self.marks.add(&summary.marks);
     }
 
     /// The exit code that says whether all was clean: 0, or 1.
@@ -254,6 +260,9 @@ impl fmt::Display for Totals {
             "ops {answered} ok {unknown} unknown {failed} failed  elections {}  crashes {}  faults {}",
             self.elections, self.crashes, self.faults
         )?;
+        if !self.marks.is_empty() {
+            writeln!(formatter, "marks: {}", self.marks)?;
+        }
         write!(
             formatter,
             "{} seeds, {} with violations; {seconds} s simulated in {real:.1} s ({:.0} s per second)",

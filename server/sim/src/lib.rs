@@ -19,7 +19,7 @@
 //!
 //! The pieces that the world will drive are tested so in their own crates as well: the Raft core on a network of nodes under
 //! virtual time (`raft/tests`), and the log on a simulated disk that loses, tears and flips what was not synced
-//! (`engine/tests`). The world that runs whole nodes comes with replication.
+//! (`engine/tests`). Here they run together: [`world`].
 
 pub mod args;
 pub mod campaign;
@@ -31,3 +31,4 @@ pub mod random;
 pub mod time;
 pub mod trace;
 pub mod workload;
+pub mod world;

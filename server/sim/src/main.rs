@@ -4,11 +4,16 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use holdfast_sim::args::Arguments;
+use holdfast_sim::campaign::run_all;
+use holdfast_sim::world::simulate;
 
 fn main() -> ExitCode {
-    let _arguments = Arguments::parse();
-    eprintln!(
-        "sim: whole nodes are not simulated yet; see docs/src/testing.md for what is, and the commands to run it"
-    );
-    ExitCode::from(2)
+    let arguments = Arguments::parse();
+    match run_all(&arguments, &simulate, &mut std::io::stdout()) {
+        Ok(totals) => ExitCode::from(totals.exit_code()),
+        Err(error) => {
+            eprintln!("sim: cannot print what came of the seeds: {error}");
+            ExitCode::from(1)
+        }
+    }
 }

@@ -203,7 +203,7 @@ impl Plan {
         faults.retain(|fault| fault.at < quiet_from);
         faults.sort_by_key(|fault| fault.at);
         if quiet_from < duration {
-            faults.extend(mending(nodes).map(|fault| TimedFault { at: quiet_from, fault }));
+            faults.extend(mending(nodes, &kinds).into_iter().map(|fault| TimedFault { at: quiet_from, fault }));
         }
         Plan { nodes, duration, quiet_from, weather, kinds, faults }
     }
@@ -226,18 +226,25 @@ impl Fault {
     }
 }
 
-/// Everything that must be undone before the cluster can be asked to converge.
-fn mending(nodes: u32) -> impl Iterator<Item = Fault> {
-    let of_node = |node| {
-        [
-            Fault::MendDisk { node },
-            Fault::ClockDrift { node, drift_ppm: 0 },
-            Fault::ClockSkew { node, offset_us: 0 },
-            Fault::Resume { node },
-            Fault::Restart { node },
-        ]
-    };
-    [Fault::Heal, Fault::Weather(Box::new(NetworkWeather::calm()))].into_iter().chain((1..=nodes).flat_map(of_node))
+/// What undoes everything that faults of these kinds may have done, before the cluster is asked to converge.
+fn mending(nodes: u32, kinds: &BTreeMap<Kind, Micros>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for kind in kinds.keys() {
+        match kind {
+            Kind::Partitions => faults.push(Fault::Heal),
+            Kind::Weather => faults.push(Fault::Weather(Box::new(NetworkWeather::calm()))),
+            Kind::Kills | Kind::PowerCuts => faults.extend((1..=nodes).map(|node| Fault::Restart { node })),
+            Kind::Pauses => faults.extend((1..=nodes).map(|node| Fault::Resume { node })),
+            Kind::Disks => faults.extend((1..=nodes).map(|node| Fault::MendDisk { node })),
+            Kind::Clocks => {
+                for node in 1..=nodes {
+                    faults.push(Fault::ClockDrift { node, drift_ppm: 0 });
+                    faults.push(Fault::ClockSkew { node, offset_us: 0 });
+                }
+            }
+        }
+    }
+    faults
 }
 
 fn draw_weather(random: &mut Random, rough: bool) -> NetworkWeather {
@@ -500,9 +507,14 @@ mod tests {
             assert!(plan.faults.iter().all(|fault| fault.at >= 3 * SECOND && fault.at <= plan.quiet_from));
             let mended: Vec<&Fault> =
                 plan.faults.iter().filter(|fault| fault.at == plan.quiet_from).map(|fault| &fault.fault).collect();
-            assert!(mended.contains(&&Fault::Heal));
+            let has = |kind| plan.kinds.contains_key(&kind);
+            assert!(!has(Kind::Partitions) || mended.contains(&&Fault::Heal));
             for node in 1..=plan.nodes {
-                assert!(mended.contains(&&Fault::Restart { node }) && mended.contains(&&Fault::Resume { node }));
+                let crashes = has(Kind::Kills) || has(Kind::PowerCuts);
+                assert!(!crashes || mended.contains(&&Fault::Restart { node }));
+                assert!(!has(Kind::Pauses) || mended.contains(&&Fault::Resume { node }));
+                assert!(!has(Kind::Disks) || mended.contains(&&Fault::MendDisk { node }));
+                assert!(!has(Kind::Clocks) || mended.contains(&&Fault::ClockDrift { node, drift_ppm: 0 }));
             }
         }
     }

@@ -80,9 +80,10 @@ impl Toy {
         let mut decoder = Decoder::new(Limits::default());
         let mut buffer = BytesMut::from(bytes);
         let mut replies = Vec::new();
-        while let Some(value) = decoder.decode(&mut buffer).unwrap() {
+        while let Some(value) = decoder.decode(&mut buffer).expect("a command") {
             let Value::Array(words) = value else { panic!("a command is an array") };
-            let words: Vec<Vec<u8>> = words.into_iter().map(|word| word.into_bytes().unwrap().to_vec()).collect();
+            let words: Vec<Vec<u8>> =
+                words.into_iter().map(|word| word.into_bytes().expect("a word").to_vec()).collect();
             let reads = matches!(&words[0][..], b"GET" | b"STRLEN");
             if node != self.leader {
                 replies.push(if self.bug == Bug::StaleReads && reads {
@@ -155,7 +156,7 @@ fn execute(data: &mut Data, words: &[Vec<u8>]) -> Vec<u8> {
             integer(length)
         }
         name => {
-            let text = |word: &[u8]| String::from_utf8(word.to_vec()).unwrap().parse::<i64>().unwrap();
+            let text = |word: &[u8]| word.escape_ascii().to_string().parse::<i64>().expect("a number");
             let by = match name {
                 b"INCR" => 1,
                 b"INCRBY" => text(&words[2]),
@@ -309,11 +310,11 @@ fn simulate(bug: Bug, task: &Task, trace: &mut Trace) -> Summary {
 }
 
 fn campaign(bug: Bug, words: &[&str]) -> (Totals, String) {
-    let arguments = Arguments::try_parse_from(std::iter::once("sim").chain(words.iter().copied())).unwrap();
+    let arguments = Arguments::try_parse_from(std::iter::once("sim").chain(words.iter().copied())).expect("arguments");
     let mut output = Vec::new();
     let run = |task: &Task, trace: &mut Trace| simulate(bug, task, trace);
-    let totals = run_all(&arguments, &run, &mut output).unwrap();
-    (totals, String::from_utf8(output).unwrap())
+    let totals = run_all(&arguments, &run, &mut output).expect("a vector takes all");
+    (totals, String::from_utf8(output).expect("text"))
 }
 
 #[test]
@@ -329,7 +330,7 @@ fn right_database_passes_and_every_run_repeats() {
 #[track_caller]
 fn finds(bug: Bug, words: &str) {
     let (totals, output) = campaign(bug, &["--seeds", "0..40", "--minutes", "1", "--nodes", "3"]);
-    assert!(totals.failed_seeds.len() >= 5, "{bug:?} was found by {:?} only", totals.failed_seeds);
+    assert!(totals.failed_seeds.len() >= 10, "{bug:?} was found by {:?} only", totals.failed_seeds);
     assert!(output.contains(words), "{output}");
 }
 

@@ -1,7 +1,7 @@
 //! What a handler works with: keys, arguments, a reply, and the time.
 
 use bytes::Bytes;
-use holdfast_engine::table::{Object, ObjectKind};
+use holdfast_engine::table::{Head, Object, ObjectKind};
 
 use super::Failure;
 use crate::resp::Reply;
@@ -16,6 +16,10 @@ pub trait Keyspace {
     /// Like [`get`](Self::get), but the table lets go of its own handle, so that the data can be changed in place when
     /// nobody else holds it. The caller puts something back or deletes the key before the command ends.
     fn take(&mut self, key: &[u8]) -> Option<Object>;
+
+    /// What there is to know of `key` without its value: counts as a use of it like [`get`](Self::get), but leaves a value that
+    /// is not in memory where it is.
+    fn head(&mut self, key: &[u8]) -> Option<Head>;
 
     /// Whether `key` is there.
     fn exists(&mut self, key: &[u8]) -> bool;

@@ -187,11 +187,11 @@ pub(crate) fn pexpiretime(exec: &mut Exec<'_>) -> Outcome {
 
 /// -2 without the key, -1 without a deadline, else what `tell` makes of deadline and now.
 fn reply_deadline(exec: &mut Exec<'_>, tell: fn(i128, i128) -> i128) -> Outcome {
-    let answer = match exec.keys.get(exec.args[1]) {
+    let answer = match exec.keys.head(exec.args[1]) {
         None => -2,
-        Some(object) if object.deadline_ms == 0 => -1,
-        Some(object) => {
-            let told = tell(i128::from(object.deadline_ms), i128::from(exec.now_ms));
+        Some(head) if head.deadline_ms == 0 => -1,
+        Some(head) => {
+            let told = tell(i128::from(head.deadline_ms), i128::from(exec.now_ms));
             i64::try_from(told.max(0)).unwrap_or(i64::MAX)
         }
     };

@@ -17,16 +17,16 @@ pub(crate) fn exists(exec: &mut Exec<'_>) -> Outcome {
     Ok(())
 }
 
-/// TOUCH key [key ...]: reading the value is what makes it recently used.
+/// TOUCH key [key ...]: looking at a key is what makes it recently used.
 pub(crate) fn touch(exec: &mut Exec<'_>) -> Outcome {
-    let found = exec.args[1..].iter().filter(|key| exec.keys.get(key).is_some()).count();
+    let found = exec.args[1..].iter().filter(|key| exec.keys.head(key).is_some()).count();
     exec.reply.int(found as i64);
     Ok(())
 }
 
 /// TYPE key
 pub(crate) fn type_of(exec: &mut Exec<'_>) -> Outcome {
-    let name = exec.keys.get(exec.args[1]).map_or("none", |object| super::object::type_name(object.kind));
+    let name = exec.keys.head(exec.args[1]).map_or("none", |head| super::object::type_name(head.kind));
     exec.reply.simple(name);
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_engine::table::Object;
+use holdfast_engine::table::{Head, Object};
 
 use super::{CommandSpec, Exec, Keyspace, VALUE_BYTES_MAX_DEFAULT, resolve};
 use crate::resp::{Proto, Reply};
@@ -56,6 +56,10 @@ impl Keyspace for MemKeyspace {
 
     fn take(&mut self, key: &[u8]) -> Option<Object> {
         self.objects.remove(key).filter(|object| !object.is_expired(self.now_ms))
+    }
+
+    fn head(&mut self, key: &[u8]) -> Option<Head> {
+        self.get(key).as_ref().map(Head::from)
     }
 
     fn exists(&mut self, key: &[u8]) -> bool {

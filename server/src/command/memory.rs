@@ -21,8 +21,8 @@ pub(crate) fn usage(exec: &mut Exec<'_>) -> Outcome {
             return Err(Failure::SYNTAX);
         }
     }
-    match exec.keys.get(key) {
-        Some(object) => exec.reply.int((key.len() + object.data.len() + OVERHEAD_BYTES) as i64),
+    match exec.keys.head(key) {
+        Some(head) => exec.reply.int((key.len() + OVERHEAD_BYTES) as i64 + head.data_bytes as i64),
         None => exec.reply.null(),
     }
     Ok(())

@@ -281,7 +281,7 @@ pub struct CommandSpec {
     pub subcommands: &'static [CommandSpec],
     /// Who executes it.
     pub handler: Handler,
-    /// Whether the old values decide what it does.
+    /// What of the old values decides what it does.
     pub(crate) needs_rule: NeedsRule,
 }
 
@@ -297,7 +297,7 @@ impl CommandSpec {
             Group::Scripting => category::SCRIPTING,
         };
         let needs_rule = match handler {
-            Handler::Data(_) => NeedsRule::Keys,
+            Handler::Data(_) => NeedsRule::Values,
             _ => NeedsRule::Nothing,
         };
         CommandSpec {
@@ -381,7 +381,7 @@ impl CommandSpec {
         self
     }
 
-    /// Says which arguments make the old value irrelevant.
+    /// Says what of the old values it looks at, if that is not the values themselves.
     pub(crate) const fn needing(mut self, rule: NeedsRule) -> Self {
         self.needs_rule = rule;
         self

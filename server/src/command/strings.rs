@@ -1,11 +1,11 @@
 //! Strings: whole values, and parts of them.
 
 use bytes::Bytes;
-use holdfast_engine::table::Object;
+use holdfast_engine::table::{Head, Object, ObjectKind};
 
 use super::exec::{Exec, Outcome, editable, own};
 use super::expire::{Deadline, parse_deadline};
-use super::{Failure, parse_i64};
+use super::{Failure, Needs, parse_i64};
 
 /// GET key
 pub(crate) fn get(exec: &mut Exec<'_>) -> Outcome {
@@ -27,8 +27,11 @@ pub(crate) fn mget(exec: &mut Exec<'_>) -> Outcome {
 
 /// STRLEN key
 pub(crate) fn strlen(exec: &mut Exec<'_>) -> Outcome {
-    let value = exec.string(exec.args[1])?;
-    exec.reply.int(value.map_or(0, |object| object.data.len() as i64));
+    let head = exec.keys.head(exec.args[1]);
+    if head.is_some_and(|head| head.kind != ObjectKind::String) {
+        return Err(Failure::WRONG_TYPE);
+    }
+    exec.reply.int(head.map_or(0, |head| head.data_bytes as i64));
     Ok(())
 }
 
@@ -103,10 +106,22 @@ fn parse_set<'a>(words: &[&'a [u8]]) -> Result<SetOptions<'a>, Failure> {
     Ok(options)
 }
 
-/// Whether the options let SET ignore what the key holds. Options that don't parse write nothing, so they do too.
-pub(crate) fn set_is_blind(args: &[&[u8]]) -> bool {
-    parse_set(args.get(3..).unwrap_or_default())
-        .is_ok_and(|options| !options.get && options.condition == Condition::Always && options.expiry != Expiry::Keep)
+impl SetOptions<'_> {
+    /// What the options make SET look at.
+    fn needs(&self) -> Needs {
+        if self.get || matches!(self.condition, Condition::Equal(_)) {
+            Needs::Values
+        } else if self.expiry == Expiry::Keep || self.condition != Condition::Always {
+            Needs::Heads
+        } else {
+            Needs::Nothing
+        }
+    }
+}
+
+/// What a SET with options needs to know of its key. Options that don't parse write nothing.
+pub(crate) fn set_needs(args: &[&[u8]]) -> Needs {
+    parse_set(args.get(3..).unwrap_or_default()).map_or(Needs::Nothing, |options| options.needs())
 }
 
 /// SET key value [NX | XX | IFEQ comparison] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]
@@ -123,22 +138,22 @@ pub(crate) fn set(exec: &mut Exec<'_>) -> Outcome {
         Expiry::At(kind, number) => Some(parse_deadline(kind, number, exec.now_signed(), "set")?),
         Expiry::None | Expiry::Keep => None,
     };
-    let looks = options.get || options.expiry == Expiry::Keep || options.condition != Condition::Always;
-    let old = if !looks {
-        None
-    } else if options.get || matches!(options.condition, Condition::Equal(_)) {
-        exec.string(key)?
-    } else {
-        exec.keys.get(key)
+    let old = match options.needs() {
+        Needs::Values => exec.string(key)?,
+        Needs::Heads | Needs::Nothing => None,
+    };
+    let head = match options.needs() {
+        Needs::Heads => exec.keys.head(key),
+        Needs::Values | Needs::Nothing => old.as_ref().map(Head::from),
     };
     let writes = match options.condition {
         Condition::Always => true,
-        Condition::Absent => old.is_none(),
-        Condition::Present => old.is_some(),
+        Condition::Absent => head.is_none(),
+        Condition::Present => head.is_some(),
         Condition::Equal(wanted) => old.as_ref().is_some_and(|object| object.data == wanted),
     };
     if writes {
-        let kept = old.as_ref().map_or(0, |object| object.deadline_ms);
+        let kept = head.map_or(0, |head| head.deadline_ms);
         match deadline {
             Some(deadline) if exec.is_past(deadline) => {
                 exec.keys.delete(key);

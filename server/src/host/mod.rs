@@ -134,6 +134,8 @@ pub struct Host {
     staged: Vec<StagedWrite>,
     in_flight: VecDeque<(u64, Vec<StagedWrite>)>,
     received: Vec<Received>,
+    /// Those of them that are being put in place.
+    installing: Vec<Received>,
     /// Indexes of snapshots that are being sent: the log is kept from there on.
     sending: Vec<(GroupId, u64)>,
     /// Why nothing is written any more.
@@ -388,9 +390,14 @@ impl Host {
             }
         }
         if synced {
-            for replica in &mut self.replicas {
-                replica.synced_index = replica.written_index;
-            }
+            self.all_synced();
+        }
+    }
+
+    /// All that was written is synced: what is applied of it may go to the store.
+    pub fn all_synced(&mut self) {
+        for replica in &mut self.replicas {
+            replica.synced_index = replica.written_index;
         }
     }
 
@@ -458,11 +465,12 @@ impl Host {
         let replica = &mut self.replicas[place];
         let install = replica.blocked.front().and_then(|write| write.snapshot.as_ref());
         let meta = &install.ok_or_else(|| format!("group {group} waits for no snapshot"))?.meta;
-        let received = self
+        let at = self
             .received
             .iter()
-            .find(|received| received.group == group && received.header.applied.index == meta.index)
+            .position(|received| received.group == group && received.header.applied.index == meta.index)
             .ok_or_else(|| format!("the snapshot of group {group} at {} is gone", meta.index))?;
+        let received = &self.received[at];
         let members = Members::decode(&received.header.conf_state).map_err(|error| error.to_string())?;
         if members.conf != meta.conf_state {
             return Err(format!("a snapshot of group {group} names another membership than its leader"));
@@ -470,7 +478,10 @@ impl Host {
         // NB: above every incarnation that an entry up to the snapshot's began, below any that a later one will.
         let incarnation = meta.index << INCARNATION_OP_BITS;
         let job = replica.table.install(&received.header, incarnation).map_err(|error| error.to_string())?;
-        Ok((job, received.path.clone()))
+        let path = received.path.clone();
+        // NB: from here on the next one that arrives leaves it alone.
+        self.installing.push(self.received.swap_remove(at));
+        Ok((job, path))
     }
 
     /// The rows are in the store, durably: the log starts anew after the snapshot, and what waited is staged. The file's path
@@ -526,8 +537,8 @@ impl Host {
             }
             self.stage(place, write);
         }
-        let at = self.received.iter().position(|r| r.group == group && r.header.applied.index == applied.index);
-        Ok(at.map(|at| self.received.swap_remove(at).path))
+        let at = self.installing.iter().position(|installing| installing.group == group);
+        Ok(at.map(|at| self.installing.swap_remove(at).path))
     }
 
     /// Whether another snapshot of the group waits to be put in place after [`Host::finish_install`].

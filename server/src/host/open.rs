@@ -146,6 +146,7 @@ impl Host {
             staged: Vec::new(),
             in_flight: VecDeque::new(),
             received: Vec::new(),
+            installing: Vec::new(),
             sending: Vec::new(),
             fault: None,
         };

@@ -4,7 +4,7 @@ use super::{Lookups, Replica};
 use crate::command::Keyspace;
 use crate::slot::key_ref;
 use holdfast_engine::Error;
-use holdfast_engine::table::{KeyRef, Object, Table};
+use holdfast_engine::table::{Head, KeyRef, Object, Table};
 
 /// Bits of an incarnation below the entry's index: the place of the command in the entry. An entry of at most
 /// [`crate::entry::ENTRY_BYTES_MAX`] holds fewer commands than that.
@@ -68,6 +68,12 @@ impl<'a> GroupKeyspace<'a> {
         let result = self.table.get(key);
         self.kept(result)
     }
+
+    /// As [`GroupKeyspace::raw`], without the data.
+    fn raw_head(&mut self, key: KeyRef<'_>) -> Option<Head> {
+        let result = self.table.head(key);
+        self.kept(result)
+    }
 }
 
 impl Keyspace for GroupKeyspace<'_> {
@@ -87,14 +93,18 @@ impl Keyspace for GroupKeyspace<'_> {
         self.kept(result).filter(|object| !object.is_expired(self.time_ms))
     }
 
-    fn exists(&mut self, key: &[u8]) -> bool {
+    fn head(&mut self, key: &[u8]) -> Option<Head> {
         let key = key_ref(key);
-        let time_ms = self.time_ms;
-        let known = self.table.peek_with(key, |object| object.is_some_and(|object| !object.is_expired(time_ms)));
-        let found = match known {
-            Some(found) => found,
-            None => self.raw(key).is_some_and(|object| !object.is_expired(time_ms)),
-        };
+        let head = self.raw_head(key).filter(|head| !head.is_expired(self.time_ms));
+        if head.is_some() && self.touch {
+            self.table.touch(key);
+        }
+        self.count(head.is_some());
+        head
+    }
+
+    fn exists(&mut self, key: &[u8]) -> bool {
+        let found = self.raw_head(key_ref(key)).is_some_and(|head| !head.is_expired(self.time_ms));
         self.count(found);
         found
     }
@@ -105,10 +115,10 @@ impl Keyspace for GroupKeyspace<'_> {
 
     fn delete(&mut self, key: &[u8]) -> bool {
         let key = key_ref(key);
-        let Some(object) = self.raw(key) else { return false };
+        let Some(head) = self.raw_head(key) else { return false };
         // An expired key is removed too, though the client is told that it was not there.
         self.table.delete(key);
-        !object.is_expired(self.time_ms)
+        !head.is_expired(self.time_ms)
     }
 
     fn idle_seconds(&mut self, key: &[u8]) -> u64 {

@@ -19,6 +19,7 @@ mod keyspace;
 pub use keyspace::GroupKeyspace;
 
 use crate::cluster::{Address, Member, Members, NodeId};
+use crate::command::Needs;
 use crate::slot::key_ref;
 use bytes::Bytes;
 use holdfast_engine::GroupId;
@@ -30,12 +31,12 @@ use holdfast_raft::{ConfChange, ConfState, ConfStep, Entry, ProposeError, Raft, 
 use std::collections::VecDeque;
 
 /// Commands that the server itself writes to the log. Numbers from here up are never given to a client's command.
-pub(crate) mod internal {
+pub mod internal {
     /// Deletes the keys given, those of them whose deadline has passed by the entry's stamp.
-    pub(crate) const RECLAIM: u16 = 0xFF01;
+    pub const RECLAIM: u16 = 0xFF01;
     /// Adds a node to the cluster's list, or changes the addresses of one: number (0: the next that is free), folder, client
-    /// address, peer address.
-    pub(crate) const MEMBER: u16 = 0xFF02;
+    /// address, peer address. [`Replica::member_args`](super::Replica::member_args) makes them.
+    pub const MEMBER: u16 = 0xFF02;
 }
 
 /// The group that a single node's data is in.
@@ -43,15 +44,15 @@ pub const DATA_GROUP: GroupId = 1;
 /// A learner that lags by no more entries than this becomes a voter.
 const CAUGHT_UP_ENTRIES: u64 = 1000;
 
-/// Whether a key can be judged without the store.
+/// A key that can be judged without the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Residence {
-    /// In memory, or known to be absent.
-    Here,
-    /// In memory, with a deadline between the group's time and now: the group's time must move before it is read.
-    Ending,
-    /// Only the store knows.
-    Unknown,
+pub(crate) struct Resident {
+    /// Its deadline is between the group's time and now: the group's time must move before it is read.
+    pub(crate) ending: bool,
+    /// Memory may forget it before what is proposed now is applied: see [`Replica::hold`].
+    pub(crate) fleeting: bool,
+    /// The length of its value in bytes; 0 when it does not exist.
+    pub(crate) data_bytes: usize,
 }
 
 /// Whether this replica may answer a linearizable read from its table.
@@ -289,7 +290,7 @@ impl Replica {
     }
 
     /// The entry of a member, as arguments of [`internal::MEMBER`]; number 0 for the next that is free.
-    pub(crate) fn member_args(id: NodeId, member: &Member) -> [Vec<u8>; 4] {
+    pub fn member_args(id: NodeId, member: &Member) -> [Vec<u8>; 4] {
         let text = |address: &Address| address.to_string().into_bytes();
         [id.to_le_bytes().to_vec(), member.folder.to_le_bytes().to_vec(), text(&member.client), text(&member.peer)]
     }
@@ -311,21 +312,18 @@ impl Replica {
 
     // ---- reads -----------------------------------------------------------------------------------------------------
 
-    /// Whether a key can be judged at `clock_ms` without the store.
-    pub(crate) fn residence(&self, key: &[u8], clock_ms: u64) -> Residence {
-        let ending = self.table.peek_with(key_ref(key), |object| {
-            object.is_some_and(|object| object.is_expired(clock_ms) && !object.is_expired(self.time_ms))
-        });
-        match ending {
-            None => Residence::Unknown,
-            Some(true) => Residence::Ending,
-            Some(false) => Residence::Here,
-        }
+    /// What memory knows of a key at `clock_ms`; `None` when what is needed of it must come from the store.
+    pub(crate) fn resident(&self, key: &[u8], clock_ms: u64, needs: Needs) -> Option<Resident> {
+        let look = self.table.look(key_ref(key)).filter(|look| look.has_data || needs != Needs::Values)?;
+        let ending = look.head.is_some_and(|head| head.is_expired(clock_ms) && !head.is_expired(self.time_ms));
+        let data_bytes = look.head.map_or(0, |head| usize::try_from(head.data_bytes).unwrap_or(usize::MAX));
+        Some(Resident { ending, fleeting: look.fleeting, data_bytes })
     }
 
-    /// The length of a key's value, as far as memory knows, in bytes.
-    pub(crate) fn value_bytes(&self, key: &[u8]) -> usize {
-        self.table.peek_with(key_ref(key), |object| object.map_or(0, |object| object.data.len())).unwrap_or(0)
+    /// Keeps in memory what it knows of a key but might forget, until [`Replica::unpin`]. `false`: there is nothing to keep.
+    pub(crate) fn hold(&mut self, key: &[u8]) -> bool {
+        let key = key_ref(key);
+        self.table.look(key).is_some_and(|look| look.fleeting) && self.table.hold(key)
     }
 
     /// Has the table made ready for lookups of these keys (slot and hash).
@@ -344,7 +342,7 @@ impl Replica {
         self.table.admit(fetched) == Admitted::Resident
     }
 
-    /// Lets a key go that was admitted.
+    /// Lets a key go that was admitted or held.
     pub(crate) fn unpin(&mut self, key: &[u8]) {
         self.table.unpin(key_ref(key));
     }
@@ -390,8 +388,8 @@ impl Replica {
         let mut count = 0;
         for key in keys {
             let key = key_ref(key);
-            match self.table.get(key) {
-                Ok(Some(object)) if object.is_expired(self.time_ms) => {
+            match self.table.head(key) {
+                Ok(Some(head)) if head.is_expired(self.time_ms) => {
                     self.table.delete(key);
                     count += 1;
                 }

@@ -381,7 +381,8 @@ fn with_settings(command: Command) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Durability, StoreKind};
+    use crate::settings::Durability;
+    use holdfast_engine::store::StoreKind;
 
     fn load_with(flags: &[&str], environment: &[(&str, &str)]) -> Result<Settings, SettingsError> {
         let flags = ["holdfast"].iter().chain(flags).map(OsString::from);

@@ -25,6 +25,7 @@ pub use load::{ClusterPlan, Launch, SettingsError, load, load_launch};
 pub use parse::{format_bytes, parse_bytes};
 pub use table::{Change, Setting, all};
 
+use holdfast_engine::store::StoreKind;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -71,32 +72,6 @@ impl Durability {
 }
 
 impl fmt::Display for Durability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// The store that holds the checkpoint below the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum StoreKind {
-    /// The default: a log-structured store that is maintained and whose sync reaches the disk.
-    #[default]
-    Fjall,
-    /// The alternative. The log below it is trimmed only to the last sealed snapshot.
-    Sled,
-}
-
-impl StoreKind {
-    /// The name in settings.
-    pub fn name(self) -> &'static str {
-        match self {
-            StoreKind::Fjall => "fjall",
-            StoreKind::Sled => "sled",
-        }
-    }
-}
-
-impl fmt::Display for StoreKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }

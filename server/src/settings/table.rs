@@ -1,7 +1,8 @@
 //! The table of settings.
 
 use super::parse::{bytes_within, choice, number_within, switch};
-use super::{Durability, LogLevel, MEMORY_BUDGET_BYTES_MIN, Settings, StoreKind};
+use super::{Durability, LogLevel, MEMORY_BUDGET_BYTES_MIN, Settings};
+use holdfast_engine::store::StoreKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 

@@ -226,8 +226,13 @@ impl Shard {
     }
 
     fn peer_link(&mut self, peer: NodeId, up: bool) {
-        tracing::info!(peer, up, "the link to a peer changed");
+        tracing::debug!(peer, up, "the link to a peer changed");
         self.topology_changed = true;
+        if !up {
+            // What was on its way may be lost.
+            self.host.data_mut().unreachable(peer);
+            self.transfers_lost_link(peer);
+        }
     }
 
     /// Does what the host wants done in the cluster: messages, confirmed reads, roles, snapshots.

@@ -8,9 +8,11 @@
 //! drained; what the client sends then waits in the kernel, and its own writes block.
 
 use super::Shard;
+use crate::command::Needs;
 use crate::node::ClientInfo;
 use crate::resp::{Decoder, Reply, Step, recycle_args};
 use crate::session::Session;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -57,6 +59,19 @@ pub(super) enum Hold {
     Paused,
 }
 
+/// Keys that a connection needs from the store.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    /// Those of the command that waits for them: pinned until it has run.
+    pub(super) own: VecDeque<Vec<u8>>,
+    /// What of them.
+    pub(super) needs: Needs,
+    /// Bytes of values that may be loaded for it.
+    pub(super) bytes_max: u64,
+    /// Those of commands behind it, which may as well be read now: remembered as far as the cache does.
+    pub(super) ahead: Vec<(Vec<u8>, Needs)>,
+}
+
 /// A connection's state.
 #[derive(Debug)]
 pub(super) struct Conn {
@@ -80,7 +95,9 @@ pub(super) struct Conn {
     /// Keys held in memory for the command that waits for them.
     pub(super) pinned: Vec<Vec<u8>>,
     /// Keys to be read from the store before the connection goes on.
-    pub(super) wanted: Vec<Vec<u8>>,
+    pub(super) wanted: Wanted,
+    /// The values that the next command needs were found to be more than it may load.
+    pub(super) overfull: bool,
     /// Wakes the job that the connection waits for, to look whether it should go on.
     pub(super) job_waker: Option<Waker>,
     /// Bytes of input, from the next command on, that were there when a round of the quorum was asked for, and those that a
@@ -114,7 +131,8 @@ impl Conn {
             closing: false,
             dead: false,
             pinned: Vec::new(),
-            wanted: Vec::new(),
+            wanted: Wanted::default(),
+            overfull: false,
             job_waker: None,
             asked_bytes: 0,
             granted: 0,

@@ -8,12 +8,13 @@
 //! linearizable. NB: with one voter no round to other replicas is needed for that, and none is made.
 
 use super::Shard;
-use super::conn::{ConnKey, Hold};
+use super::conn::{ConnKey, Hold, Wanted};
 use crate::cluster::route::{Standing, route};
 use crate::command::{self, CommandSpec, Connection, Handler, Needs, flag};
 use crate::connection::{self, ConnContext, NOAUTH, Outcome};
-use crate::replica::Residence;
+use crate::replica::Resident;
 use crate::resp::{Decoder, Limits, Reply, Step};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Bytes of replies to reads that wait in the turn, above which a connection's next read waits for the turn to be answered.
@@ -21,6 +22,23 @@ const PENDING_READ_BYTES_MAX: usize = 1 << 20;
 /// Commands looked at, and keys wanted of the store, beyond the command that has to wait for its own.
 const LOOK_AHEAD_COMMANDS_MAX: usize = 256;
 const LOOK_AHEAD_KEYS_MAX: usize = 64;
+
+/// The answer to a command whose keys have more in them than may be in memory at once.
+const TOO_MUCH_AT_ONCE: &str =
+    "ERR the values of the keys are more than output-bytes-max together; ask for fewer keys at a time";
+
+/// What memory knows of the keys of a command.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Keys that must be read from the store first.
+    missing: VecDeque<Vec<u8>>,
+    /// The group's time must move before the command runs.
+    needs_time: bool,
+    /// Some may not be in memory for long.
+    fleeting: bool,
+    /// The length of the values of those that are in memory.
+    data_bytes: usize,
+}
 
 /// Where a command belongs.
 enum Place {
@@ -122,24 +140,22 @@ impl Shard {
         if writes && (self.host.write_stall() || self.is_turn_full()) {
             return self.hold(place, Hold::Paused);
         }
-        let needs_keys = !writes || spec.needs(args) == Needs::Keys;
-        let mut needs_time = false;
-        if needs_keys {
-            // A replica can't move the group's time: it shows what it knows.
-            let clock_ms = if replica { self.host.data().time_ms() } else { self.clock_ms() };
-            let mut missing: Vec<Vec<u8>> = Vec::new();
-            for position in command::keys_of(spec, args) {
-                let key = args[position];
-                match self.host.data().residence(key, clock_ms) {
-                    Residence::Here => {}
-                    Residence::Ending => needs_time = true,
-                    Residence::Unknown => missing.push(key.to_vec()),
-                }
+        // A replica can't move the group's time: it shows what it knows.
+        let clock_ms = if replica { self.host.data().time_ms() } else { self.clock_ms };
+        let needs = spec.needs(args);
+        let Seen { missing, needs_time, fleeting, data_bytes } = self.look_at_keys(spec, args, needs, clock_ms);
+        let loads = if needs == Needs::Values { data_bytes } else { 0 };
+        let loads_max = self.loads_max();
+        if std::mem::take(&mut self.conns[place].overfull) || loads > loads_max {
+            for key in std::mem::take(&mut self.conns[place].pinned) {
+                self.host.data_mut().unpin(&key);
             }
-            if !missing.is_empty() {
-                self.conns[place].wanted = missing;
-                return self.hold(place, Hold::Fetch);
-            }
+            return self.refuse(place, TOO_MUCH_AT_ONCE);
+        }
+        if !missing.is_empty() {
+            let bytes_max = (loads_max - loads) as u64;
+            self.conns[place].wanted = Wanted { own: missing, needs, bytes_max, ahead: Vec::new() };
+            return self.hold(place, Hold::Fetch);
         }
         if needs_time && let Some(reason) = self.host.fault() {
             // The key's time has come, but the log can't be told so any more, and after a restart it might be there again.
@@ -153,20 +169,20 @@ impl Shard {
         }
         if !writes && self.conns[place].pending > 0 {
             // Its reply comes together with those of the whole turn: many large ones must not.
-            let keys = command::keys_of(spec, args);
-            let bytes: usize = keys.map(|position| self.host.data().value_bytes(args[position])).sum();
-            self.conns[place].pending_read_bytes += bytes;
+            self.conns[place].pending_read_bytes += loads;
             if self.conns[place].pending_read_bytes > PENDING_READ_BYTES_MAX {
                 return self.hold(place, Hold::Barrier);
             }
         }
         let pinned = std::mem::take(&mut self.conns[place].pinned);
-        if writes {
-            self.unpin_after_turn(pinned);
-            self.push_write(place, spec, args);
-        } else if self.conns[place].pending > 0 || needs_time {
-            self.unpin_after_turn(pinned);
-            self.push_read(place, spec, args, needs_time);
+        if writes || self.conns[place].pending > 0 || needs_time {
+            let held = self.hold_keys(spec, args, pinned, fleeting);
+            self.unpin_after_turn(held, if fleeting { loads } else { 0 });
+            if writes {
+                self.push_write(place, spec, args);
+            } else {
+                self.push_read(place, spec, args, needs_time);
+            }
         } else {
             let now_ms = if replica { self.host.data().time_ms() } else { self.read_time_ms() };
             let silent = self.conns[place].session.is_silent();
@@ -181,11 +197,59 @@ impl Shard {
         true
     }
 
+    /// What memory knows of the keys of a command.
+    fn look_at_keys(&self, spec: &'static CommandSpec, args: &[&[u8]], needs: Needs, clock_ms: u64) -> Seen {
+        let mut seen = Seen::default();
+        if needs != Needs::Nothing {
+            for position in command::keys_of(spec, args) {
+                let key = args[position];
+                match self.host.data().resident(key, clock_ms, needs) {
+                    Some(Resident { ending, fleeting, data_bytes }) => {
+                        seen.needs_time |= ending;
+                        seen.fleeting |= fleeting;
+                        seen.data_bytes = seen.data_bytes.saturating_add(data_bytes);
+                    }
+                    None => seen.missing.push_back(key.to_vec()),
+                }
+            }
+        }
+        seen
+    }
+
+    /// Bytes of values that one command may have in memory: what its reply may hold anyway, and never less than two of the
+    /// largest values, so that no command of two keys is refused.
+    fn loads_max(&self) -> usize {
+        self.node.settings.output_bytes_max.max(self.limits.bulk_bytes_max.saturating_mul(2))
+    }
+
+    /// Keeps in memory, until the turn is applied, the keys of a command that will be looked at then: those that were fetched
+    /// for it are pinned already, others may be in memory only for now.
+    fn hold_keys(
+        &mut self,
+        spec: &'static CommandSpec,
+        args: &[&[u8]],
+        mut pinned: Vec<Vec<u8>>,
+        fleeting: bool,
+    ) -> Vec<Vec<u8>> {
+        if fleeting {
+            pinned.sort_unstable();
+            let fetched = pinned.len();
+            for key in command::keys_of(spec, args).map(|position| args[position]) {
+                let is_pinned = pinned[..fetched].binary_search_by(|other| other.as_slice().cmp(key)).is_ok();
+                if !is_pinned && self.host.data_mut().hold(key) {
+                    pinned.push(key.to_vec());
+                }
+            }
+        }
+        pinned
+    }
+
     /// Adds the keys that the commands in `input` will need and that only the store knows to those that the connection waits
     /// for already: a pipeline of reads is fetched together, not one after another.
     pub(super) fn look_ahead(&mut self, place: usize, input: &[u8]) {
         let limits = self.limits(place);
-        let mut wanted = std::mem::take(&mut self.conns[place].wanted);
+        let mut ahead = Vec::new();
+        let keys_max = LOOK_AHEAD_KEYS_MAX.saturating_sub(self.conns[place].wanted.own.len());
         let mut decoder = Decoder::new();
         let mut rest = input;
         for _ in 0..LOOK_AHEAD_COMMANDS_MAX {
@@ -196,15 +260,13 @@ impl Shard {
                     decoder.fill_args(rest, &mut args);
                     if let Ok(spec) = command::resolve(&args)
                         && matches!(spec.handler, Handler::Data(_))
-                        && (!spec.is_write() || spec.needs(&args) == Needs::Keys)
                     {
-                        for key in command::keys_of(spec, &args).map(|position| args[position]) {
-                            if self.host.data().residence(key, self.clock_ms) == Residence::Unknown {
-                                wanted.push(key.to_vec());
-                            }
-                        }
+                        let needs = spec.needs(&args);
+                        let seen = self.look_at_keys(spec, &args, needs, self.clock_ms);
+                        ahead.extend(seen.missing.into_iter().map(|key| (key, needs)));
                     }
-                    if wanted.len() >= LOOK_AHEAD_KEYS_MAX {
+                    if ahead.len() >= keys_max {
+                        ahead.truncate(keys_max);
                         break;
                     }
                     rest = &rest[consumed..];
@@ -213,7 +275,7 @@ impl Shard {
                 Ok(Step::Incomplete { .. }) | Err(_) => break,
             }
         }
-        self.conns[place].wanted = wanted;
+        self.conns[place].wanted.ahead = ahead;
     }
 
     fn run_connection_command(

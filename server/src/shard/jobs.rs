@@ -4,21 +4,28 @@
 //! held meanwhile; the others are served. Since it was held until all its earlier commands were answered, the order of its
 //! replies is kept.
 
-use super::conn::{ConnKey, Hold};
+use super::conn::{ConnKey, Hold, Wanted};
 use super::{AbortOnPanic, Shard};
-use crate::command::{CommandSpec, Failure, ScanOptions, ShutdownOptions, SlotOptions, Special, WaitOptions, glob};
+use crate::command::{
+    CommandSpec, Failure, Needs, ScanOptions, ShutdownOptions, SlotOptions, Special, WaitOptions, glob,
+};
 use crate::connection::CLUSTER_DISABLED;
 use crate::node::UnblockReason;
 use crate::resp::Reply;
 use crate::slot::owned_key;
 use holdfast_engine::Result;
-use holdfast_engine::table::{ExpireJob, Fetched, Len, ObjectKind, ScanPage, ScanPosition, ScanRow};
+use holdfast_engine::table::{ExpireJob, Fetched, Fetcher, Len, ObjectKind, ScanPage, ScanPosition, ScanRow};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+/// Bytes of values, and keys, that one visit of a reader thread brings for the command that waits.
+const ROUND_BYTES_MAX: u64 = 4 << 20;
+const ROUND_KEYS_MAX: usize = 1024;
+/// Bytes of values read for a connection beyond which nothing more is read for its later commands.
+const LOOK_AHEAD_BYTES_MAX: u64 = 1 << 20;
 /// Keys looked at in one step of KEYS, or of a SCAN with a large COUNT.
 const PAGE_KEYS_MAX: usize = 4096;
 /// Bytes of keys looked at after which a SCAN gives its cursor back, whatever COUNT says.
@@ -41,38 +48,68 @@ type Answer = std::result::Result<Box<dyn FnOnce(&mut Reply)>, Failure>;
 impl Shard {
     /// Reads the keys that a connection wants from the store, so that the command that needs them can run; releases the
     /// connection then.
+    ///
+    /// In rounds, so that a command of many keys neither keeps a reader from others for long nor has more on its way at once
+    /// than a round may.
     pub(super) fn fetch(&mut self, place: usize) {
         let Some(shard) = self.me.upgrade() else { return };
-        let keys = std::mem::take(&mut self.conns[place].wanted);
+        let mut wanted = std::mem::take(&mut self.conns[place].wanted);
         let key = self.key_of(place);
-        let fetcher = self.host.data().fetcher();
         tokio::task::spawn_local(async move {
             let _guard = AbortOnPanic;
-            let fetched = on_reader(move || -> Result<Vec<Fetched>> {
-                keys.iter().map(|key| fetcher.fetch(owned_key(key))).collect()
-            })
-            .await;
-            let mut this = shard.borrow_mut();
-            match fetched {
-                Ok(all) => {
-                    for fetched in all {
-                        let name = fetched.key().key.to_vec();
-                        // A key that was written meanwhile is looked at again when the command is.
-                        if this.host.data_mut().admit(fetched) {
-                            match this.conn_mut(key) {
-                                Some(conn) => conn.pinned.push(name),
-                                None => this.host.data_mut().unpin(&name),
-                            }
+            loop {
+                let fetcher = shard.borrow().host.data().fetcher();
+                let round = on_reader(move || Round::read(&fetcher, wanted)).await;
+                let mut this = shard.borrow_mut();
+                match round {
+                    Ok(round) => {
+                        wanted = round.rest;
+                        if !this.admit_round(key, round.own, round.ahead, &mut wanted.bytes_max)
+                            || wanted.own.is_empty()
+                        {
+                            break;
                         }
                     }
-                }
-                Err(error) => {
-                    // The command stays in the input; running it again reads on this thread and meets the error there.
-                    this.store_failed(key, &error.to_string());
+                    Err(error) => {
+                        this.store_failed(key, &error.to_string());
+                        break;
+                    }
                 }
             }
-            this.release(key);
+            shard.borrow_mut().release(key);
         });
+    }
+
+    /// Takes in what a round read. `false`: there is no point in another.
+    fn admit_round(&mut self, key: ConnKey, own: Vec<Fetched>, ahead: Vec<Fetched>, bytes_left: &mut u64) -> bool {
+        for fetched in ahead {
+            let name = fetched.key().key.to_vec();
+            if self.host.data_mut().admit(fetched) {
+                // The cache has it now.
+                self.host.data_mut().unpin(&name);
+            }
+        }
+        let mut go_on = true;
+        for fetched in own {
+            let name = fetched.key().key.to_vec();
+            let data_bytes = fetched.data_bytes();
+            // A key that was written meanwhile is looked at again when the command is.
+            if self.host.data_mut().admit(fetched) {
+                match self.conn_mut(key) {
+                    Some(conn) => {
+                        conn.pinned.push(name);
+                        conn.overfull |= data_bytes > *bytes_left;
+                        go_on &= !conn.overfull;
+                        *bytes_left = bytes_left.saturating_sub(data_bytes);
+                    }
+                    None => {
+                        self.host.data_mut().unpin(&name);
+                        go_on = false;
+                    }
+                }
+            }
+        }
+        go_on
     }
 
     fn store_failed(&mut self, key: ConnKey, text: &str) {
@@ -147,8 +184,52 @@ impl Shard {
     }
 }
 
+/// What one visit of a reader thread brought.
+#[derive(Debug)]
+struct Round {
+    own: Vec<Fetched>,
+    ahead: Vec<Fetched>,
+    /// What is left to read.
+    rest: Wanted,
+}
+
+impl Round {
+    /// Reads keys until all are there or a round's share is. Keys of later commands come last, and only if their values will
+    /// be in the cache when their command comes.
+    fn read(fetcher: &Fetcher, mut wanted: Wanted) -> Result<Round> {
+        let read = |key: &[u8], needs: Needs| match needs {
+            Needs::Values => fetcher.fetch(owned_key(key)),
+            Needs::Heads | Needs::Nothing => fetcher.fetch_head(owned_key(key)),
+        };
+        let (mut own, mut ahead) = (Vec::new(), Vec::new());
+        let mut bytes = 0;
+        let mut cached = true;
+        while bytes < ROUND_BYTES_MAX
+            && own.len() < ROUND_KEYS_MAX
+            && let Some(key) = wanted.own.pop_front()
+        {
+            let fetched = read(&key, wanted.needs)?;
+            bytes += fetched.data_bytes();
+            cached &= fetcher.is_cacheable(&fetched);
+            own.push(fetched);
+        }
+        if wanted.own.is_empty() {
+            for (key, needs) in std::mem::take(&mut wanted.ahead) {
+                if !cached || bytes >= LOOK_AHEAD_BYTES_MAX {
+                    break;
+                }
+                let fetched = read(&key, needs)?;
+                bytes += fetched.data_bytes();
+                cached = fetcher.is_cacheable(&fetched);
+                ahead.push(fetched);
+            }
+        }
+        Ok(Round { own, ahead, rest: wanted })
+    }
+}
+
 /// Runs what may block on the disk on a reader thread.
-async fn on_reader<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn on_reader<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         // The work itself panicked: so would it have on this thread.
@@ -459,7 +540,7 @@ async fn reclaim_stored(shard: &Shared, job: ExpireJob) -> Result<()> {
         (this.host.data_mut().finish_expired(outcome), this.host.data().fetcher())
     };
     let fetched: Vec<Result<Fetched>> =
-        on_reader(move || keys.into_iter().map(|key| fetcher.fetch(key)).collect()).await;
+        on_reader(move || keys.into_iter().map(|key| fetcher.fetch_head(key)).collect()).await;
     let mut this = shard.borrow_mut();
     let mut expired = Vec::new();
     for fetched in fetched {
@@ -474,7 +555,7 @@ async fn reclaim_stored(shard: &Shared, job: ExpireJob) -> Result<()> {
         }
     }
     this.propose_reclaim(&expired);
-    this.unpin_after_turn(expired);
+    this.unpin_after_turn(expired, 0);
     Ok(())
 }
 

@@ -24,6 +24,8 @@ const ENGINE_FIGURES: &[&str] = &[
     "cache_bytes",
     "store_disk_bytes",
     "store_blocking_reads",
+    "store_fetched_bytes",
+    "pinned_bytes",
 ];
 const RAFT_FIGURES: &[&str] = &["term", "commit_index", "applied_index", "log_first_index", "log_last_index", "leader"];
 
@@ -200,6 +202,8 @@ impl Shard {
             tables.cache_bytes(),
             tables.disk_bytes(),
             stats.blocking_reads,
+            stats.fetched_bytes,
+            stats.pinned_bytes,
         ];
         let status = replica.raft().status();
         let leader = status.role.leader.unwrap_or(0);

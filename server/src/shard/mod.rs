@@ -18,12 +18,13 @@ mod conn;
 mod dispatch;
 mod jobs;
 mod metrics;
+mod prefetch;
 mod pump;
 mod transfer;
 mod turn;
 mod wal;
 
-use crate::host::{Host, Outputs};
+use crate::host::{Committed, Host, Outputs};
 use crate::node::Node;
 use crate::resp::{Limits, Proto, Reply};
 use cluster::Cluster;
@@ -31,8 +32,10 @@ pub(crate) use cluster::{ClusterStart, ShardSink};
 use conn::{Conn, ConnKey, ConnTask, Hold};
 use holdfast_engine::wal::WalWriter;
 use metrics::Metrics;
+use prefetch::Prefetch;
 use slab::Slab;
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
@@ -71,6 +74,9 @@ pub(crate) struct Shard {
     /// When the log was last synced because a second had passed.
     everysec_ms: u64,
     outputs: Outputs,
+    /// Committed entries that are not applied yet.
+    backlog: VecDeque<Committed>,
+    prefetch: Prefetch,
     /// The list of members changed since it was last looked at.
     members_changed: bool,
     /// The log's writer is closed, or about to be: nothing is done any more.
@@ -100,7 +106,7 @@ pub(crate) struct Shard {
     wrote_log: bool,
     looking_for_expired: bool,
     /// Where the shard's own clock began: Raft's timers must not jump with the wall clock.
-    started: Instant,
+    started_ms: u64,
 }
 
 impl Shard {
@@ -117,6 +123,8 @@ impl Shard {
                 prepare,
                 everysec_ms: 0,
                 outputs: Outputs::default(),
+                backlog: VecDeque::new(),
+                prefetch: Prefetch::default(),
                 members_changed: false,
                 closed: false,
                 topology_changed: false,
@@ -135,7 +143,7 @@ impl Shard {
                 node,
                 clock_ms: wall_clock_ms(),
                 wrote_log: false,
-                started: Instant::now(),
+                started_ms: boot_clock_ms(),
             })
         }))
     }
@@ -281,16 +289,19 @@ impl Shard {
 
     /// Moves the log's writer to a thread of its own; its reports come through the receiver.
     fn move_writer(&mut self) -> io::Result<UnboundedReceiver<wal::Report>> {
-        let (wal, reports) = self.wal.to_thread()?;
+        let (wal, reports) = self.wal.move_to_thread()?;
         self.wal = wal;
         Ok(reports)
     }
 
     fn idle_statement(&mut self) {
-        if self.host.fault().is_none()
-            && let Err(reason) = self.wal.idle_statement()
-        {
-            self.fail_turn(&reason);
+        if self.host.fault().is_some() {
+            return;
+        }
+        match self.wal.idle_statement() {
+            Ok(true) => self.host.all_synced(),
+            Ok(false) => {}
+            Err(reason) => self.fail_turn(&reason),
         }
     }
 
@@ -324,9 +335,10 @@ impl Shard {
         self.clock_ms
     }
 
-    /// Milliseconds of a clock that never jumps.
+    /// Milliseconds of a clock that never jumps, and that goes on while the machine is suspended: a lease that ran out meanwhile
+    /// has run out.
     fn mono_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        boot_clock_ms().saturating_sub(self.started_ms)
     }
 
     /// What a read takes for now: never before the group's time.
@@ -438,6 +450,12 @@ impl Drop for AbortOnPanic {
             std::process::abort();
         }
     }
+}
+
+/// Milliseconds since the machine was started, suspensions included.
+fn boot_clock_ms() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
 
 /// The wall clock in milliseconds since the epoch.

@@ -75,6 +75,8 @@ impl Shard {
     }
 
     fn pump_into(&mut self, outputs: &mut Outputs) -> Result<(), String> {
+        // A follower may have left some for want of memory.
+        self.apply_backlog()?;
         loop {
             let progressed = self.host.process(outputs)?;
             if progressed {
@@ -97,16 +99,38 @@ impl Shard {
     }
 
     fn carry_out(&mut self, outputs: &mut Outputs) -> Result<(), String> {
-        if !outputs.committed.is_empty() {
-            for committed in outputs.committed.drain(..) {
-                debug_assert_eq!(committed.group, DATA_GROUP);
-                self.members_changed |= committed.conf.is_some();
-                self.apply(&committed.entry, committed.conf).map_err(|error| error.to_string())?;
-            }
-            self.host.data_mut().finished_apply();
-        }
+        self.backlog.extend(outputs.committed.drain(..));
+        self.apply_backlog()?;
         self.carry_out_cluster(outputs);
         self.after_members();
+        Ok(())
+    }
+
+    /// Applies what is committed, in order.
+    ///
+    /// Nobody holds writes back on a follower's account: one whose flusher is behind leaves entries to its log until there is room
+    /// in memory again. Raft hands out a bounded amount of them. NB: a leader always goes on, since clients wait for it, and holds back
+    /// the writes themselves.
+    fn apply_backlog(&mut self) -> Result<(), String> {
+        let mut applied = false;
+        while !self.backlog.is_empty() {
+            if !self.leads() && self.host.write_stall() {
+                break;
+            }
+            let Some(committed) = self.backlog.pop_front() else { break };
+            if !self.is_prefetched(&committed.entry) {
+                self.backlog.push_front(committed);
+                break;
+            }
+            debug_assert_eq!(committed.group, DATA_GROUP);
+            self.members_changed |= committed.conf.is_some();
+            self.apply(&committed.entry, committed.conf).map_err(|error| error.to_string())?;
+            self.forget_prefetched();
+            applied = true;
+        }
+        if applied {
+            self.host.data_mut().finished_apply();
+        }
         Ok(())
     }
 

@@ -111,9 +111,16 @@ impl Shard {
     // ---- sending ---------------------------------------------------------------------------------------------------
 
     pub(super) fn start_sending(&mut self, group: GroupId, need: SnapshotNeed) {
-        let Some(cluster) = &mut self.cluster else { return };
-        if cluster.transfers.outgoing.iter().any(|sent| (sent.group, sent.to) == (group, need.to)) {
-            return;
+        let Some(cluster) = &self.cluster else { return };
+        let under_way = cluster.transfers.outgoing.iter().find(|sent| (sent.group, sent.to) == (group, need.to));
+        if let Some(sent) = under_way {
+            if sent.complete_ms.is_none() {
+                // When it is there, its announcement answers this need as well, or Raft asks again.
+                return;
+            }
+            // It was put in place, and the log was cut beyond it before anybody looked: it is of no use any more.
+            let transfer = sent.transfer;
+            self.forget_outgoing(transfer);
         }
         let begun = match self.host.begin_sending(group) {
             Ok(Some((view, meta))) if meta.index >= need.index_min => Ok((view, meta)),
@@ -131,6 +138,7 @@ impl Shard {
                 return self.report_later(group, need.to);
             }
         };
+        let Some(cluster) = &mut self.cluster else { return };
         let transfer = cluster.transfers.number();
         let state = Rc::new(OutgoingState::default());
         tracing::info!(to = need.to, group, index = meta.index, "sending a snapshot to a peer that lags");
@@ -193,6 +201,19 @@ impl Shard {
             }
             this.pump();
         });
+    }
+
+    /// The link to a peer broke: the announcement of a snapshot may be lost with it.
+    pub(super) fn transfers_lost_link(&mut self, peer: NodeId) {
+        let Some(cluster) = &self.cluster else { return };
+        let complete = |sent: &&Outgoing| sent.to == peer && sent.complete_ms.is_some();
+        let over: Vec<_> = cluster.transfers.outgoing.iter().filter(complete).map(|s| (s.transfer, s.group)).collect();
+        for (transfer, group) in over {
+            self.forget_outgoing(transfer);
+            if let Some(replica) = self.host.replica_mut(group) {
+                replica.report_snapshot(peer, true);
+            }
+        }
     }
 
     /// Lets go of snapshots that followers have put in place, or should have.
@@ -335,6 +356,9 @@ impl Shard {
 
     /// Puts the group's received snapshot in place, on a thread.
     pub(super) fn start_install(&mut self, group: GroupId) {
+        // What waited to be applied is in the snapshot, and the table is not to be touched until it is in place.
+        self.backlog.clear();
+        self.give_up_prefetch();
         let vfs = self.host.vfs().clone();
         let begun = self.host.begin_install(group);
         let Some(cluster) = &self.cluster else { return };

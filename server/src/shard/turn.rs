@@ -82,6 +82,8 @@ pub(super) struct Batch {
     arena: OpArena,
     /// Keys that need not stay in memory once the batch is applied.
     unpins: Vec<Vec<u8>>,
+    /// How many memtables had been let go when the entry was proposed.
+    checkpoints: u64,
 }
 
 /// What has been collected since the last commit.
@@ -91,7 +93,7 @@ pub(super) struct Turn {
     batch: Batch,
     sealed: Vec<(Bytes, Batch)>,
     sealed_bytes: usize,
-    /// What the turn's commands may add to the table beyond their own length.
+    /// What the turn's commands may add to the table, and hold in memory until they are applied, beyond their own length.
     grown_bytes: usize,
     /// Commit an entry although no command writes: a read found a deadline between group time and now.
     needs_time: bool,
@@ -181,6 +183,11 @@ impl Turn {
         self.bytes() >= TURN_BYTES_MAX && self.under_way() >= UNDER_WAY_MAX
     }
 
+    /// Whether the entry at this index was proposed here, and no memtable was let go since: then what it needs is in memory still.
+    pub(super) fn is_prepared(&self, index: u64, checkpoints: u64) -> bool {
+        self.waiting.front().is_some_and(|batch| batch.index == index && batch.checkpoints == checkpoints)
+    }
+
     /// Entries proposed here and not applied yet.
     pub(super) fn under_way(&self) -> usize {
         self.waiting.len()
@@ -225,9 +232,11 @@ impl Shard {
         self.schedule_turn();
     }
 
-    /// Lets a key go once the turn in which it is used is applied.
-    pub(super) fn unpin_after_turn(&mut self, keys: impl IntoIterator<Item = Vec<u8>>) {
+    /// Lets keys go once the turn in which they are used is applied. `data_bytes` is what they hold in memory until then, and
+    /// may add to the memtable when a write changes them.
+    pub(super) fn unpin_after_turn(&mut self, keys: impl IntoIterator<Item = Vec<u8>>, data_bytes: usize) {
         self.turn.batch.unpins.extend(keys);
+        self.turn.grown_bytes += data_bytes;
     }
 
     fn joined_turn(&mut self, place: usize) {
@@ -308,6 +317,7 @@ impl Shard {
                 Ok((term, index)) => {
                     batch.term = term;
                     batch.index = index;
+                    batch.checkpoints = self.host.data().checkpoints;
                     self.turn.waiting.push_back(batch);
                 }
                 Err(error) => {

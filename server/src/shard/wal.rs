@@ -64,7 +64,7 @@ impl Wal {
     ///
     /// # Panics
     /// When it is on one already.
-    pub(super) fn to_thread(&mut self) -> std::io::Result<(Self, UnboundedReceiver<Report>)> {
+    pub(super) fn move_to_thread(&mut self) -> std::io::Result<(Self, UnboundedReceiver<Report>)> {
         let Wal::Inline(writer) = std::mem::replace(self, Wal::Moving) else {
             panic!("the log's writer moves to a thread once")
         };
@@ -125,11 +125,14 @@ impl Wal {
         }
     }
 
-    /// The log rests: states how far it is synced, if that is this thread's to do.
-    pub(super) fn idle_statement(&mut self) -> Result<(), String> {
+    /// The log rests: states how far it is synced, if that is this thread's to do. `true`: everything written is synced now.
+    pub(super) fn idle_statement(&mut self) -> Result<bool, String> {
         match self {
-            Wal::Inline(writer) => writer.idle_statement().map(drop).map_err(|error| error.to_string()),
-            Wal::Thread { .. } | Wal::Moving => Ok(()),
+            Wal::Inline(writer) => {
+                writer.idle_statement().map_err(|error| error.to_string())?;
+                Ok(writer.is_synced())
+            }
+            Wal::Thread { .. } | Wal::Moving => Ok(false),
         }
     }
 

@@ -300,6 +300,11 @@ impl States {
         }
     }
 
+    /// The state after an operation, whatever its answer.
+    pub(super) fn after(&mut self, before: State, operation: Move) -> State {
+        self.apply(before, operation).1
+    }
+
     /// Does an operation that nobody heard the answer of; `None` if it changes nothing.
     pub(super) fn step_unheard(&mut self, before: State, operation: Move) -> Option<State> {
         let (_, after) = self.apply(before, operation);

@@ -11,7 +11,7 @@
 //!   C            ├──────────┤
 //! ```
 //!
-//! Five things keep it short. None of them loses an order that exists.
+//! Six things keep it short. None of them loses an order that exists.
 //!
 //! - **What can change nothing is taken at once.** If a read (or a refused write) fits the present state, an order with it
 //!   here exists whenever any order from here does: moving it to the front disturbs nobody. So it is never undone for the
@@ -22,6 +22,8 @@
 //!   are tried last. Having more of them left is never worse, so a configuration is hopeless as soon as the same
 //!   one *with more of them left* was: of configurations that differ only in what was used up, the memory keeps the ones
 //!   with the most left.
+//! - **A hidden operation must matter.** If the one that comes right after it would be as true without it and leave the same
+//!   state, an order without it exists too, so that one is not tried: a hidden write is never overwritten unseen.
 //! - **A log knows its order.** Where a key is only read and appended to, the longest value that was read says in which
 //!   order the appends up to it came, so no other is tried.
 //! - **Twins** (unknown operations that do the same, such as increments by one) are used in the order of their calls.
@@ -262,12 +264,18 @@ impl Search {
 
     /// Takes the first operation from the cursor on that fits. Says whether there is one.
     fn choose_from(&mut self, cursor: Cursor) -> bool {
+        let without_hidden = match self.frames.last() {
+            Some(Frame { choice: Choice::Hidden(_), state_before, .. }) => Some(*state_before),
+            _ => None,
+        };
         let first_hidden = match cursor {
             Cursor::Entry(mut entry) => {
                 while !is_return(entry) {
                     let Known { operation, heard, .. } = self.known[entry / 2];
                     self.steps += 1;
-                    if let Some(after) = self.states.step(self.state, operation, heard) {
+                    if let Some(after) = self.states.step(self.state, operation, heard)
+                        && without_hidden.is_none_or(|state| self.states.step(state, operation, heard) != Some(after))
+                    {
                         self.take(entry / 2, after, false);
                         return true;
                     }
@@ -287,7 +295,9 @@ impl Search {
                 continue;
             }
             self.steps += 1;
-            if let Some(after) = self.states.step_unheard(self.state, operation) {
+            if let Some(after) = self.states.step_unheard(self.state, operation)
+                && without_hidden.is_none_or(|state| self.states.after(state, operation) != after)
+            {
                 self.push_frame(Choice::Hidden(place), false);
                 set(&mut self.used, place);
                 self.state = after;

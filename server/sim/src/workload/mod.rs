@@ -22,6 +22,8 @@
 
 mod client;
 mod commands;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -30,7 +32,7 @@ use holdfast_client::Address;
 
 pub use commands::{KeyKind, REFUSED_CODES, Reading, Request, encode};
 
-use crate::check::{History, Outcome};
+use crate::check::{History, Operation, Outcome};
 use crate::random::Random;
 use crate::time::{MILLISECOND, Micros, SECOND};
 use client::Client;
@@ -46,6 +48,8 @@ pub struct WorkloadSettings {
     pub keys: BTreeMap<KeyKind, u32>,
     /// Operations on a key before it is retired.
     pub operations_per_key_max: u32,
+    /// Writes of unknown outcome on a key before it is retired: they make the checker's work exponential.
+    pub unknown_per_key_max: u32,
     /// The most commands that a client sends at once.
     pub pipeline_max: u32,
     /// The pause between the last reply and the next command.
@@ -64,6 +68,7 @@ impl WorkloadSettings {
             nodes,
             keys: BTreeMap::from([(KeyKind::Register, 3), (KeyKind::Counter, 1), (KeyKind::Log, 1)]),
             operations_per_key_max: 1000,
+            unknown_per_key_max: 16,
             pipeline_max: 3,
             think_us: 0..=50 * MILLISECOND,
             retry_us: 5 * MILLISECOND..=100 * MILLISECOND,
@@ -71,7 +76,7 @@ impl WorkloadSettings {
         }
     }
 
-    /// As the seed says: from one lonely client to a crowd on a single key.
+    /// As the seed says: from one lonely client to a crowd on a single key, with 50 to 1000 operations a second.
     pub fn draw(random: &Random, nodes: u32) -> WorkloadSettings {
         let mut random = random.fork("workload settings");
         let mut keys = BTreeMap::new();
@@ -84,12 +89,16 @@ impl WorkloadSettings {
         if keys.is_empty() {
             keys.insert(KeyKind::Register, 1);
         }
-        let think_max = [2 * MILLISECOND, 50 * MILLISECOND, 500 * MILLISECOND][random.index(3)];
+        let clients = [1, 3, 5, 10, 15][random.index(5)];
+        let pipeline_max = [1, 1, 2, 5][random.index(4)];
+        // The pace is that of all clients together: a crowd without pauses shows no more and takes long to check.
+        let operations_per_second = [50, 200, 1000][random.index(3)];
+        let think_mean = u64::from(clients * (1 + pipeline_max) / 2) * SECOND / operations_per_second;
         WorkloadSettings {
-            clients: [1, 3, 5, 10, 15][random.index(5)],
+            clients,
             keys,
-            pipeline_max: [1, 1, 2, 5][random.index(4)],
-            think_us: 0..=think_max,
+            pipeline_max,
+            think_us: 0..=2 * think_mean,
             timeout_us: [500 * MILLISECOND, 2 * SECOND, 5 * SECOND][random.index(3)],
             ..WorkloadSettings::new(nodes)
         }
@@ -148,6 +157,7 @@ pub(crate) struct LiveKey {
     number: u32,
     generation: u32,
     operations: u32,
+    unknown: u32,
     pub(crate) name: Vec<u8>,
 }
 
@@ -159,9 +169,12 @@ impl LiveKey {
             KeyKind::Log => "log",
         };
         let name = format!("{kind_name}-{number}.{generation}").into_bytes();
-        LiveKey { kind, number, generation, operations: 0, name }
+        LiveKey { kind, number, generation, operations: 0, unknown: 0, name }
     }
 }
+
+/// Says which node has an address.
+type NodeOf = Box<dyn Fn(&Address) -> Option<u32>>;
 
 /// What all clients share.
 pub(crate) struct Shared {
@@ -174,14 +187,15 @@ pub(crate) struct Shared {
     pub(crate) actions: Vec<Action>,
     pub(crate) counts: WorkloadCounts,
     pub(crate) anomalies: Vec<String>,
-    pub(crate) node_of: Box<dyn Fn(&Address) -> Option<u32>>,
+    pub(crate) node_of: NodeOf,
 }
 
 impl Shared {
     /// Counts an operation on one of the keys in use and gives the key.
     pub(crate) fn use_key(&mut self, place: usize) -> LiveKey {
         let key = &mut self.keys[place];
-        if key.operations >= self.settings.operations_per_key_max {
+        let settings = &self.settings;
+        if key.operations >= settings.operations_per_key_max || key.unknown >= settings.unknown_per_key_max {
             let next = LiveKey::new(key.kind, key.number, key.generation + 1);
             self.retired.push(std::mem::replace(key, next).name);
         }
@@ -206,7 +220,15 @@ impl Shared {
     pub(crate) fn finish(&mut self, now: Micros, id: crate::check::OperationId, outcome: Outcome) {
         match outcome {
             Outcome::Answered(_) => self.counts.answered += 1,
-            Outcome::Unknown => self.counts.unknown += 1,
+            Outcome::Unknown => {
+                self.counts.unknown += 1;
+                let (name, call) = self.history.operation(id);
+                if call.operation != Operation::Get
+                    && let Some(key) = self.keys.iter_mut().find(|key| key.name == name)
+                {
+                    key.unknown += 1;
+                }
+            }
             Outcome::Failed => self.counts.failed += 1,
         }
         if !matches!(outcome, Outcome::Answered(_)) && self.to_read.is_some() {

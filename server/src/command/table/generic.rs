@@ -1,6 +1,7 @@
 //! Keys whatever they hold.
 
 use super::super::keyspec::{OW_INSERT, OW_UPDATE, RM_DELETE, RO, RO_ACCESS, RW_ACCESS_DELETE, RW_UPDATE, at, range};
+use super::super::needs::NeedsRule;
 use super::super::spec::flag::{DENYOOM, FAST, LOADING, NOSCRIPT, READONLY, STALE, WRITE};
 use super::super::{CommandSpec, Group, Handler, Special, category, dump, expire, keys, object};
 
@@ -10,29 +11,34 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         .also(category::KEYSPACE)
         .keys(&[range(1, -1, 1, RM_DELETE)])
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
+        .needing(NeedsRule::Heads)
         .docs("1.0.0", "O(N) in the number of keys", "key [key ...]", "Removes keys."),
     CommandSpec::new(61, "unlink", -2, Group::Generic, Handler::Data(keys::del))
         .flags(WRITE | FAST)
         .also(category::KEYSPACE)
         .keys(&[range(1, -1, 1, RM_DELETE)])
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
+        .needing(NeedsRule::Heads)
         .docs("4.0.0", "O(N) in the number of keys", "key [key ...]", "Removes keys; here the same as DEL."),
     CommandSpec::new(62, "exists", -2, Group::Generic, Handler::Data(keys::exists))
         .flags(READONLY | FAST)
         .also(category::KEYSPACE)
         .keys(&[range(1, -1, 1, RO)])
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
+        .needing(NeedsRule::Heads)
         .docs("1.0.0", "O(N) in the number of keys", "key [key ...]", "Counts which of the keys are there."),
     CommandSpec::new(63, "type", 2, Group::Generic, Handler::Data(keys::type_of))
         .flags(READONLY | FAST)
         .also(category::KEYSPACE)
         .keys(&[at(1, RO)])
+        .needing(NeedsRule::Heads)
         .docs("1.0.0", "O(1)", "key", "Tells what kind of value a key holds."),
     CommandSpec::new(64, "touch", -2, Group::Generic, Handler::Data(keys::touch))
         .flags(READONLY | FAST)
         .also(category::KEYSPACE)
         .keys(&[range(1, -1, 1, RO)])
         .tips(&["request_policy:multi_shard", "response_policy:agg_sum"])
+        .needing(NeedsRule::Heads)
         .docs(
             "3.2.1",
             "O(N) in the number of keys",
@@ -94,22 +100,26 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         .also(category::KEYSPACE)
         .keys(&[at(1, RO_ACCESS)])
         .tips(&["nondeterministic_output"])
+        .needing(NeedsRule::Heads)
         .docs("1.0.0", "O(1)", "key", "Tells in how many seconds a key expires."),
     CommandSpec::new(73, "pttl", 2, Group::Generic, Handler::Data(expire::pttl))
         .flags(READONLY | FAST)
         .also(category::KEYSPACE)
         .keys(&[at(1, RO_ACCESS)])
         .tips(&["nondeterministic_output"])
+        .needing(NeedsRule::Heads)
         .docs("2.6.0", "O(1)", "key", "Tells in how many milliseconds a key expires."),
     CommandSpec::new(74, "expiretime", 2, Group::Generic, Handler::Data(expire::expiretime))
         .flags(READONLY | FAST)
         .also(category::KEYSPACE)
         .keys(&[at(1, RO_ACCESS)])
+        .needing(NeedsRule::Heads)
         .docs("7.0.0", "O(1)", "key", "Tells when a key expires, in seconds."),
     CommandSpec::new(75, "pexpiretime", 2, Group::Generic, Handler::Data(expire::pexpiretime))
         .flags(READONLY | FAST)
         .also(category::KEYSPACE)
         .keys(&[at(1, RO_ACCESS)])
+        .needing(NeedsRule::Heads)
         .docs("7.0.0", "O(1)", "key", "Tells when a key expires, in milliseconds."),
     CommandSpec::new(76, "persist", 2, Group::Generic, Handler::Data(expire::persist))
         .flags(WRITE | FAST)
@@ -131,6 +141,7 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         .flags(WRITE | DENYOOM)
         .also(category::KEYSPACE | category::DANGEROUS)
         .keys(&[at(1, OW_UPDATE)])
+        .needing(NeedsRule::Heads)
         .docs(
             "2.6.0",
             "O(N) in the length of the value",
@@ -151,18 +162,21 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
                 .also(category::KEYSPACE)
                 .keys(&[at(2, RO)])
                 .tips(&["nondeterministic_output"])
+                .needing(NeedsRule::Heads)
                 .docs("2.2.3", "O(1)", "key", "Tells for how many seconds the key was not used."),
             CommandSpec::new(82, "object|freq", 3, Group::Generic, Handler::Data(object::freq))
                 .flags(READONLY)
                 .also(category::KEYSPACE)
                 .keys(&[at(2, RO)])
                 .tips(&["nondeterministic_output"])
+                .needing(NeedsRule::Heads)
                 .docs("4.0.0", "O(1)", "key", "Would tell how often the key is used; no such count is kept."),
             CommandSpec::new(83, "object|refcount", 3, Group::Generic, Handler::Data(object::refcount))
                 .flags(READONLY)
                 .also(category::KEYSPACE)
                 .keys(&[at(2, RO)])
                 .tips(&["nondeterministic_output"])
+                .needing(NeedsRule::Heads)
                 .docs("2.2.3", "O(1)", "key", "Tells how many references the value has; always one."),
             CommandSpec::new(84, "object|help", 2, Group::Generic, Handler::Table(object::help))
                 .flags(LOADING | STALE)

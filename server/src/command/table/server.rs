@@ -50,6 +50,7 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
             CommandSpec::new(128, "memory|usage", -3, Group::Server, Handler::Data(memory::usage))
                 .flags(READONLY)
                 .keys(&[at(2, RO)])
+                .needing(NeedsRule::Heads)
                 .docs("4.0.0", "O(1)", "key [SAMPLES count]", "Estimates the memory that a key and its value take."),
             CommandSpec::new(149, "memory|doctor", 2, Group::Server, Handler::Connection(Connection::MemoryDoctor))
                 .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])

@@ -29,6 +29,7 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
     CommandSpec::new(3, "setnx", 3, Group::String, Handler::Data(strings::setnx))
         .flags(WRITE | DENYOOM | FAST)
         .keys(&[at(1, OW_INSERT)])
+        .needing(NeedsRule::Heads)
         .docs("1.0.0", "O(1)", "key value", "Stores a string under a key that is not there yet."),
     CommandSpec::new(4, "setex", 4, Group::String, Handler::Data(strings::setex))
         .flags(WRITE | DENYOOM)
@@ -81,6 +82,7 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
         .flags(WRITE | DENYOOM)
         .keys(&[range(1, -1, 2, OW_INSERT)])
         .tips(&["request_policy:multi_shard", "response_policy:agg_min"])
+        .needing(NeedsRule::Heads)
         .docs(
             "1.0.1",
             "O(N) in the number of keys",
@@ -99,6 +101,7 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
     CommandSpec::new(13, "strlen", 2, Group::String, Handler::Data(strings::strlen))
         .flags(READONLY | FAST)
         .keys(&[at(1, RO)])
+        .needing(NeedsRule::Heads)
         .docs("2.2.0", "O(1)", "key", "Tells the length of a string in bytes."),
     CommandSpec::new(14, "getrange", 4, Group::String, Handler::Data(strings::getrange))
         .flags(READONLY)

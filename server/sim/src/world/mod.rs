@@ -1,0 +1,760 @@
+//! The world: a cluster of whole nodes under virtual time, with everything going wrong that the plan says.
+//!
+//! ```text
+//!   Plan ─▶ faults ─┐                                     ┌─▶ invariants, after every event
+//!   Workload ◀──────┼── Events ─▶ World ─▶ Machine ─▶ Node ─▶ effects ─▶ Network ─▶ Events
+//!                   └── (one queue, one clock)  │            (the real core: Host, Replica, log, table)
+//!                                               └ disk (SimVfs), store, clocks
+//! ```
+//!
+//! # Flow
+//! An event is taken, time jumps to it, the machine that it concerns does what it can, and what that causes is put into the
+//! network or the queue. Then the invariants look at what was said and done. Once the plan's quiet end has come, everything is
+//! mended, clients read every key, the cluster has to become whole, and the checker judges what clients saw.
+//!
+//! # What is real
+//! Everything between bytes that come in and bytes that go out: the codecs of clients and peers, routing, the replica, Raft, the
+//! log, recovery, the table with its flushes, snapshots. Not real: sockets, threads, and the store under the table, which is a map
+//! in memory that survives (third-party stores open their own files).
+//!
+//! # Caveats
+//! - A batch is written and synced at one instant, at the end of its disk's latency. That a crash comes in the middle is drawn when
+//!   one happens while a batch waits.
+//! - The disk's model is [`holdfast_engine::vfs::SimVfs`]'s: nothing that was synced is lost, no bit flips, no error is returned.
+
+mod held;
+mod invariants;
+mod machine;
+mod marks;
+mod node;
+mod settings;
+
+pub use marks::Marks;
+pub use settings::Settings;
+
+use holdfast_raft::{ConfState, Message, MessageBody, Role, RoleState};
+use holdfast_server::peer::format::{self, Frame, HEAD_BYTES, Head};
+use holdfast_server::peer::{JoinReply, JoinRequest, Lane, PeerMessage};
+use holdfast_server::replica::DATA_GROUP;
+use holdfast_server::resp::Output;
+use invariants::{Broken, Leaders, Logs, States};
+use machine::{DiskMood, Machine};
+use node::{ConnId, Effect, Node, Timer};
+use std::collections::BTreeMap;
+
+use crate::campaign::{Summary, Task};
+use crate::check::{STEPS_MAX, check};
+use crate::events::Events;
+use crate::network::{Delivery, Network, Place};
+use crate::plan::{self, Crash, Fault, Plan};
+use crate::random::Random;
+use crate::time::{MILLISECOND, Micros, SECOND};
+use crate::trace::Trace;
+use crate::workload::{Action, Loss, Workload, WorkloadSettings};
+
+/// The largest frame between nodes.
+const FRAME_BYTES_MAX: usize = 16 << 20;
+/// How often a node's timers are looked at, by its own clock.
+const TICK: Micros = 20 * MILLISECOND;
+/// Every how many ticks a node keeps house.
+const TICKS_PER_HOUSE: u64 = 5;
+/// How often a machine without a place in the cluster asks for one.
+const ASK_AGAIN: Micros = 250 * MILLISECOND;
+/// How long the cluster may take to become whole after the clients have read everything.
+const CONVERGENCE_MAX: Micros = 15 * SECOND;
+
+/// Something that will happen.
+#[derive(Debug)]
+enum Event {
+    Fault(Fault),
+    /// The quiet end begins.
+    Quiet,
+    /// A machine is switched on.
+    Start {
+        machine: u32,
+    },
+    /// A frame arrives at a machine.
+    Frame {
+        delivery: Delivery,
+        from: u32,
+        to: u32,
+        bytes: Vec<u8>,
+    },
+    /// A client's bytes arrive at a machine.
+    Request {
+        delivery: Delivery,
+        conn: ConnId,
+        to: u32,
+        bytes: Vec<u8>,
+    },
+    /// A client's connection was closed by the client.
+    Closed {
+        conn: ConnId,
+        to: u32,
+        boot: u64,
+    },
+    /// Something arrives at a client.
+    Reply {
+        delivery: Delivery,
+        conn: ConnId,
+        sequence: u64,
+        news: News,
+    },
+    Tick {
+        machine: u32,
+        boot: u64,
+        count: u64,
+    },
+    /// A machine's disk is done with a batch.
+    Disk {
+        machine: u32,
+        boot: u64,
+    },
+    Timer {
+        machine: u32,
+        boot: u64,
+        timer: Timer,
+    },
+    /// A machine notices that a peer is gone.
+    LinkLost {
+        machine: u32,
+        peer: u32,
+    },
+    /// A machine without a place in the cluster asks for one.
+    Ask {
+        machine: u32,
+        boot: u64,
+        whom: Option<u32>,
+    },
+}
+
+/// What comes to a client on a connection.
+#[derive(Debug)]
+enum News {
+    Bytes(Vec<u8>),
+    Lost(Loss),
+}
+
+/// A connection, as both ends see it together.
+#[derive(Debug, Default)]
+struct Wire {
+    /// The machine and its start with which it was made, once bytes have arrived.
+    at: Option<(u32, u64)>,
+    /// What the node has sent on it, and what the client has got: what comes after a gap is never delivered.
+    sent: u64,
+    got: u64,
+}
+
+/// A run.
+struct World<'trace> {
+    trace: &'trace mut Trace,
+    random: Random,
+    settings: Settings,
+    events: Events<Event>,
+    network: Network,
+    workload: Workload,
+    machines: Vec<Machine>,
+    /// Which machine has which place in the cluster.
+    machine_of: BTreeMap<u64, u32>,
+    wires: BTreeMap<ConnId, Wire>,
+    leaders: Leaders,
+    logs: Logs,
+    states: States,
+    marks: Marks,
+    summary: Summary,
+    is_quiet: bool,
+    encoder: Output,
+}
+
+/// Simulates one seed.
+pub fn simulate(task: &Task, trace: &mut Trace) -> Summary {
+    let random = Random::new(task.seed);
+    let nodes = task.nodes.unwrap_or_else(|| if random.fork("nodes").chance(250) { 5 } else { 3 });
+    let plan = Plan::draw(&random, nodes, task.duration, &plan::Limits::default());
+    run(&plan, Settings::draw(&random), WorkloadSettings::draw(&random, nodes), &random, trace)
+}
+
+/// Simulates a plan.
+pub fn run(plan: &Plan, settings: Settings, workload: WorkloadSettings, random: &Random, trace: &mut Trace) -> Summary {
+    let notes = format!("{plan}{settings:?}\n{workload:?}");
+    trace.say(0, || notes.clone());
+    let node_of = |address: &holdfast_client::Address| address.port.checked_sub(7000).map(u32::from);
+    let mut world = World {
+        trace,
+        random: random.fork("world"),
+        settings,
+        events: Events::new(),
+        network: Network::new(random.fork("network"), plan.weather.clone()),
+        workload: Workload::new(random, workload, SECOND, node_of),
+        machines: (1..=plan.nodes).map(|number| Machine::new(number, random)).collect(),
+        machine_of: BTreeMap::new(),
+        wires: BTreeMap::new(),
+        leaders: Leaders::default(),
+        logs: Logs::default(),
+        states: States::default(),
+        marks: Marks::default(),
+        summary: Summary { notes, ..Summary::default() },
+        is_quiet: false,
+        encoder: Output::new(),
+    };
+    for timed in &plan.faults {
+        world.events.push(timed.at, Event::Fault(timed.fault.clone()));
+    }
+    world.events.push(plan.quiet_from, Event::Quiet);
+    for machine in 1..=plan.nodes {
+        let at = world.random.below(500 * MILLISECOND);
+        world.events.push(at, Event::Start { machine });
+    }
+    world.live(plan.duration);
+    world.judge()
+}
+
+impl World<'_> {
+    // ---- the run ---------------------------------------------------------------------------------------------------
+
+    fn live(&mut self, duration: Micros) {
+        let end = duration + CONVERGENCE_MAX;
+        while self.summary.violations.is_empty() && self.events.now() < end {
+            if self.is_quiet
+                && self.workload.is_done()
+                && invariants::has_converged(&self.machines, &self.settings)
+                && self.compare_states()
+            {
+                return;
+            }
+            let until = if self.workload.is_done() { end } else { self.workload.next_time().min(end) };
+            match self.events.pop_until(until) {
+                Some((_, event)) => self.happen(event),
+                None => {
+                    let actions = self.workload.tick(self.events.now());
+                    self.carry_out(actions);
+                }
+            }
+        }
+    }
+
+    /// Compares the state of all nodes, which have applied the same. `true`, so that it reads as a condition.
+    fn compare_states(&mut self) -> bool {
+        for place in 0..self.machines.len() {
+            let Some(node) = self.machines[place].node.as_mut() else { continue };
+            let index = node.host.data().applied().index;
+            let outcome =
+                node.state_hash().and_then(|hash| self.states.state_is(self.machines[place].number, index, hash));
+            self.expect(outcome);
+        }
+        true
+    }
+
+    fn judge(mut self) -> Summary {
+        self.summary.simulated = self.events.now();
+        self.summary.operations = self.workload.counts();
+        let anomalies = self.workload.anomalies().to_vec();
+        self.summary.violations.extend(anomalies);
+        if self.summary.violations.is_empty() {
+            if !self.workload.is_done() {
+                self.summary.violations.push("clients could not read every key in the quiet end".to_owned());
+            }
+            if let Some(what) = invariants::what_is_not_converged(&self.machines, &self.settings) {
+                self.summary.violations.push(format!("the cluster did not become whole: {what}"));
+                self.summary.violations.push(invariants::standing(&self.machines));
+            }
+        }
+        let verdict = check(self.workload.history(), STEPS_MAX);
+        if !verdict.is_pass() {
+            self.summary.violations.push(verdict.to_string());
+        }
+        self.summary.marks = std::mem::take(&mut self.marks);
+        self.summary
+    }
+
+    /// Notes what is broken.
+    fn expect(&mut self, outcome: Result<(), Broken>) {
+        if let Err(broken) = outcome {
+            let now = self.events.now();
+            self.trace.say(now, || format!("BROKEN: {broken}"));
+            self.summary.violations.push(format!("at {} s: {broken}", crate::time::Shown(now)));
+        }
+    }
+
+    fn machine(&mut self, number: u32) -> &mut Machine {
+        &mut self.machines[number as usize - 1]
+    }
+
+    // ---- events ----------------------------------------------------------------------------------------------------
+
+    fn happen(&mut self, event: Event) {
+        let (machine, boot) = match &event {
+            Event::Frame { to, .. } | Event::Request { to, .. } => (*to, None),
+            Event::LinkLost { machine, .. } => (*machine, None),
+            Event::Closed { to, boot, .. } => (*to, Some(*boot)),
+            Event::Tick { machine, boot, .. }
+            | Event::Disk { machine, boot }
+            | Event::Timer { machine, boot, .. }
+            | Event::Ask { machine, boot, .. } => (*machine, Some(*boot)),
+            Event::Fault(_) | Event::Quiet | Event::Start { .. } | Event::Reply { .. } => (0, None),
+        };
+        if machine > 0 {
+            let machine = self.machine(machine);
+            if boot.is_some_and(|boot| boot != machine.boot || !machine.is_up) {
+                return;
+            }
+            if let Some(stopped) = &mut machine.stopped {
+                stopped.push(event);
+                return;
+            }
+        }
+        self.handle(event);
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.events.now();
+        match event {
+            Event::Fault(fault) => self.inflict(fault),
+            Event::Quiet => {
+                self.is_quiet = true;
+                self.trace.say(now, || "the quiet end begins".to_owned());
+                self.workload.read_everything(now);
+            }
+            Event::Start { machine } => {
+                if self.machine(machine).boot == 0 {
+                    self.start(machine);
+                }
+            }
+            Event::Frame { delivery, from, to, bytes } => {
+                if self.network.arrives(&delivery) {
+                    self.trace.event(now, "frame", &[from.into(), to.into(), bytes.len() as u64]);
+                    self.frame(from, to, &bytes);
+                }
+            }
+            Event::Request { delivery, conn, to, bytes } => {
+                if self.network.arrives(&delivery) {
+                    self.trace.event(now, "request", &[conn.client.into(), conn.connection.into(), to.into()]);
+                    self.request(conn, to, &bytes);
+                }
+            }
+            Event::Closed { conn, to, .. } => {
+                if let Some(node) = &mut self.machine(to).node {
+                    node.closed(conn);
+                }
+            }
+            Event::Reply { delivery, conn, sequence, news } => {
+                if self.network.arrives(&delivery) {
+                    self.reply(conn, sequence, news);
+                }
+            }
+            Event::Tick { machine, count, .. } => self.tick(machine, count),
+            Event::Disk { machine, .. } => self.disk(machine),
+            Event::Timer { machine, timer, .. } => {
+                self.trace.event(now, "timer", &[machine.into()]);
+                self.with_node(machine, |node| node.timer(timer));
+            }
+            Event::LinkLost { machine, peer } => {
+                let peer = self.id_of(peer);
+                self.with_node(machine, |node| peer.into_iter().for_each(|peer| node.link_lost(peer)));
+            }
+            Event::Ask { machine, whom, .. } => self.ask_for_a_place(machine, whom),
+        }
+    }
+
+    fn id_of(&self, machine: u32) -> Option<u64> {
+        self.machine_of.iter().find(|(_, number)| **number == machine).map(|(id, _)| *id)
+    }
+
+    /// Lets a node do something, if it is up, then does what it wants done.
+    fn with_node(&mut self, number: u32, act: impl FnOnce(&mut Node)) {
+        let now = self.events.now();
+        let machine = self.machine(number);
+        let clocks = machine.clocks(now);
+        let Some(node) = &mut machine.node else { return };
+        node.set_clocks(clocks);
+        act(node);
+        self.settle(number);
+    }
+
+    fn tick(&mut self, number: u32, count: u64) {
+        let now = self.events.now();
+        let machine = self.machine(number);
+        let at = machine.clock.true_time_of(now, machine.clock.monotonic(now) + TICK);
+        let boot = machine.boot;
+        self.events.push(at, Event::Tick { machine: number, boot, count: count + 1 });
+        let keeps_house = count.is_multiple_of(TICKS_PER_HOUSE);
+        self.with_node(number, |node| if keeps_house { node.keep_house() } else { node.tick() });
+    }
+
+    fn disk(&mut self, number: u32) {
+        let now = self.events.now();
+        let machine = self.machine(number);
+        if machine.disk == DiskMood::Stalled {
+            machine.write_due = true;
+            return;
+        }
+        if !machine.write(now) {
+            return;
+        }
+        self.trace.event(now, "disk", &[number.into()]);
+        self.with_node(number, Node::pump);
+    }
+
+    // ---- machines --------------------------------------------------------------------------------------------------
+
+    fn start(&mut self, number: u32) {
+        let now = self.events.now();
+        if self.machine(number).is_up {
+            return;
+        }
+        let place = number as usize - 1;
+        let outcome = self.machines[place].start(now, &self.settings, &mut self.marks);
+        self.trace.event(now, "start", &[number.into()]);
+        self.trace.say(now, || format!("node {number} starts"));
+        if let Err(reason) = outcome {
+            return self.expect(Err(format!("node {number} can't start: {reason}")));
+        }
+        self.started(number);
+    }
+
+    fn started(&mut self, number: u32) {
+        let now = self.events.now();
+        let machine = self.machine(number);
+        let boot = machine.boot;
+        match &machine.node {
+            Some(node) => {
+                let id = node.id;
+                self.machine_of.insert(id, number);
+                self.events.push(now, Event::Tick { machine: number, boot, count: 1 });
+                self.settle(number);
+            }
+            None => {
+                self.events.push(now, Event::Ask { machine: number, boot, whom: None });
+            }
+        }
+    }
+
+    fn ask_for_a_place(&mut self, number: u32, whom: Option<u32>) {
+        let now = self.events.now();
+        let machine = self.machine(number);
+        let Some(folder) = machine.waiting_folder() else { return };
+        let boot = machine.boot;
+        let member = machine.member(folder);
+        if whom.is_none() {
+            self.events.push(now + ASK_AGAIN, Event::Ask { machine: number, boot, whom });
+        }
+        let nodes = self.machines.len() as u64;
+        let whom = whom.unwrap_or_else(|| self.random.range(1..=nodes) as u32);
+        if whom != number {
+            let request = JoinRequest { folder, client: member.client, peer: member.peer };
+            self.send_frame(number, whom, 2, &Frame::JoinRequest(request));
+        }
+    }
+
+    fn crash(&mut self, number: u32, crash: Crash) {
+        let now = self.events.now();
+        let place = number as usize - 1;
+        if !self.machines[place].is_up {
+            return;
+        }
+        self.trace.event(now, "crash", &[number.into()]);
+        self.summary.crashes += 1;
+        self.machines[place].crash(crash, &self.settings, &mut self.marks);
+        self.logs.crashed(number);
+        // What was on its way is lost; of a process that died, others hear at once, of a machine without power nothing.
+        self.network.reset_all_of(Place::Node(number));
+        if crash == Crash::PowerCut {
+            return;
+        }
+        for peer in 1..=self.machines.len() as u32 {
+            let span = self.random.below(20 * MILLISECOND);
+            if peer != number {
+                self.events.push(now + span, Event::LinkLost { machine: peer, peer: number });
+            }
+        }
+        let boot = self.machines[place].boot;
+        let broken: Vec<ConnId> =
+            self.wires.iter().filter(|(_, wire)| wire.at == Some((number, boot))).map(|(conn, _)| *conn).collect();
+        for conn in broken {
+            self.tell_client(number, conn, News::Lost(Loss::Broken));
+        }
+    }
+
+    fn inflict(&mut self, fault: Fault) {
+        let now = self.events.now();
+        self.summary.faults += u64::from(fault.is_harm());
+        self.trace.say(now, || fault.to_string());
+        self.trace.event(now, "fault", &[]);
+        match fault {
+            Fault::Part(partition) => self.network.part(&partition, self.machines.len() as u32),
+            Fault::Heal => self.network.heal(),
+            Fault::Weather(weather) => self.network.set_weather(*weather),
+            Fault::Crash { node, crash } => self.crash(node, crash),
+            Fault::CrashAll { crash } => (1..=self.machines.len() as u32).for_each(|node| self.crash(node, crash)),
+            Fault::Restart { node } => self.start(node),
+            Fault::Pause { node } => {
+                let machine = self.machine(node);
+                if machine.is_up && machine.stopped.is_none() {
+                    machine.stopped = Some(Vec::new());
+                }
+            }
+            Fault::Resume { node } => {
+                for event in self.machine(node).stopped.take().unwrap_or_default() {
+                    self.happen(event);
+                }
+            }
+            Fault::ClockDrift { node, drift_ppm } => self.machine(node).clock.set_drift(now, drift_ppm),
+            Fault::ClockSkew { node, offset_us } => self.machine(node).clock.set_wall_offset(offset_us),
+            Fault::SlowDisk { node, factor } => self.machine(node).disk = DiskMood::Slow(factor),
+            Fault::StallDisk { node } => self.machine(node).disk = DiskMood::Stalled,
+            Fault::MendDisk { node } => {
+                let machine = self.machine(node);
+                machine.disk = DiskMood::Slow(1);
+                if std::mem::take(&mut machine.write_due) {
+                    let boot = machine.boot;
+                    self.happen(Event::Disk { machine: node, boot });
+                }
+            }
+        }
+    }
+
+    // ---- what nodes do ---------------------------------------------------------------------------------------------
+
+    /// Does what a node wants done, and looks at it.
+    fn settle(&mut self, number: u32) {
+        let now = self.events.now();
+        let machine = self.machine(number);
+        let Some(node) = &mut machine.node else { return };
+        let effects = std::mem::take(&mut node.effects);
+        let commit = node.host.data().raft().commit_index();
+        let leads = node.host.data().raft().is_leader();
+        let committed = node.host.log().group(DATA_GROUP).and_then(|log| log.term(commit)).filter(|_| leads);
+        if let Some(term) = committed {
+            self.leaders.committed(commit, term);
+        }
+        let outcome = self.logs.commit_is(number, commit);
+        self.expect(outcome);
+        let boot = self.machine(number).boot;
+        for effect in effects {
+            match effect {
+                Effect::Send { to, message } => self.send(number, to, message),
+                Effect::Joined { machine, reply } => self.send_frame(number, machine, 2, &Frame::JoinReply(reply)),
+                Effect::Reply { conn, bytes } => self.tell_client(number, conn, News::Bytes(bytes)),
+                Effect::Break { conn } => self.tell_client(number, conn, News::Lost(Loss::Broken)),
+                Effect::Write => {
+                    let place = number as usize - 1;
+                    match self.machines[place].disk_span(&self.settings) {
+                        Some(span) => drop(self.events.push(now + span, Event::Disk { machine: number, boot })),
+                        None => self.machines[place].write_due = true,
+                    }
+                }
+                Effect::After { span, timer } => {
+                    self.events.push(now + span, Event::Timer { machine: number, boot, timer });
+                }
+                Effect::Applied { index, term, hash, stamp_ms } => {
+                    self.trace.event(now, "apply", &[number.into(), index, term, hash]);
+                    let outcome = self.logs.applied(number, index, term, hash);
+                    self.expect(outcome);
+                    let outcome = self.states.time_is(number, index, stamp_ms);
+                    self.expect(outcome);
+                    self.leaders.committed(index, term);
+                }
+                Effect::State { index, hash } => {
+                    self.trace.event(now, "state", &[number.into(), index, hash]);
+                    let outcome = self.states.state_is(number, index, hash);
+                    self.expect(outcome);
+                }
+                Effect::Acknowledged { index, term, conf } => self.acknowledged(index, term, &conf),
+                Effect::Role(role) => self.role(number, role),
+                Effect::Mark(name) => self.marks.hit(name),
+                Effect::Halted(reason) => self.expect(Err(format!("node {number} gave up: {reason}"))),
+            }
+        }
+    }
+
+    fn role(&mut self, number: u32, role: RoleState) {
+        let now = self.events.now();
+        self.trace.event(now, "role", &[number.into(), role.term, role.leader.unwrap_or(0)]);
+        self.trace.say(now, || format!("node {number}: {role:?}"));
+        if role.role != Role::Leader {
+            return;
+        }
+        self.summary.elections += 1;
+        let machine = &self.machines[number as usize - 1];
+        if let Some(log) = machine.node.as_ref().and_then(|node| node.host.log().group(DATA_GROUP)) {
+            let outcome = self.leaders.elected(role.term, number, log);
+            self.expect(outcome);
+        }
+    }
+
+    fn acknowledged(&mut self, index: u64, term: u64, conf: &ConfState) {
+        let disk = |id: u64| self.machine_of.get(&id).map(|number| &self.machines[*number as usize - 1].synced);
+        let outcome = invariants::check_acknowledged((index, term), conf, disk);
+        self.expect(outcome);
+    }
+
+    /// A node sends to another.
+    fn send(&mut self, number: u32, to: u64, message: PeerMessage) {
+        let Some(receiver) = self.machine_of.get(&to).copied() else { return };
+        if let PeerMessage::Raft { message, .. } = &message {
+            self.look_at(number, message);
+        }
+        let lane = match message.lane() {
+            Lane::Control => 0,
+            Lane::Bulk => 1,
+        };
+        self.send_frame(number, receiver, lane, &Frame::Message(message));
+    }
+
+    fn look_at(&mut self, number: u32, message: &Message) {
+        let machine = &self.machines[number as usize - 1];
+        let Some(node) = &machine.node else { return };
+        let outcome = invariants::check_promise(message, &machine.synced, &node.sealed);
+        self.expect(outcome);
+        match &message.body {
+            MessageBody::Append { previous_term, entries, .. } => {
+                let outcome = self.logs.sent(*previous_term, entries);
+                self.expect(outcome);
+            }
+            MessageBody::PreVoteReply { granted: false, .. } => self.marks.hit("pre-votes refused"),
+            MessageBody::VoteReply { granted: false, .. } => self.marks.hit("votes refused"),
+            MessageBody::VoteReply { granted: true, .. } => self.marks.hit("votes given"),
+            MessageBody::AppendRejected { .. } => self.marks.hit("appends rejected"),
+            MessageBody::StaleTerm => self.marks.hit("old leaders told"),
+            MessageBody::TimeoutNow => self.marks.hit("campaigns asked for"),
+            _ => {}
+        }
+    }
+
+    fn send_frame(&mut self, from: u32, to: u32, lane: u32, frame: &Frame) {
+        let now = self.events.now();
+        self.encoder.clear();
+        if let Err(error) = format::encode(frame, FRAME_BYTES_MAX, &mut self.encoder) {
+            return self.expect(Err(format!("a message of node {from} can't be sent: {error}")));
+        }
+        let bytes = self.encoder.to_vec();
+        for delivery in self.network.send(now, Place::Node(from), Place::Node(to), lane, bytes.len()) {
+            self.events.push(delivery.at, Event::Frame { delivery, from, to, bytes: bytes.clone() });
+        }
+    }
+
+    fn frame(&mut self, from: u32, to: u32, bytes: &[u8]) {
+        let decoded = bytes.split_first_chunk::<HEAD_BYTES>().and_then(|(head, body)| {
+            let head = Head::decode(head, FRAME_BYTES_MAX).ok()?;
+            format::decode_borrowed(head, body).ok()
+        });
+        match decoded {
+            Some(Frame::Message(message)) => {
+                let Some(from) = self.id_of(from) else { return };
+                self.with_node(to, |node| node.message(from, message));
+            }
+            Some(Frame::JoinRequest(request)) => {
+                self.with_node(to, |node| node.join_requested(from, &request));
+            }
+            Some(Frame::JoinReply(reply)) => self.join_answered(to, reply),
+            _ => self.expect(Err(format!("node {to} can't read what node {from} sent"))),
+        }
+    }
+
+    fn join_answered(&mut self, number: u32, reply: JoinReply) {
+        let now = self.events.now();
+        let place = number as usize - 1;
+        if self.machines[place].waiting_folder().is_none() {
+            return;
+        }
+        let boot = self.machines[place].boot;
+        match reply {
+            JoinReply::Welcome { cluster, node, .. } => {
+                self.trace.event(now, "welcome", &[number.into(), node]);
+                self.trace.say(now, || format!("machine {number} becomes node {node}"));
+                let outcome = self.machines[place].welcome(now, (cluster, node), &self.settings, &mut self.marks);
+                match outcome {
+                    Ok(()) => self.started(number),
+                    Err(reason) => self.expect(Err(format!("machine {number} can't join: {reason}"))),
+                }
+            }
+            JoinReply::Redirect { leader } => {
+                let whom = leader.port.checked_sub(17_000).map(u32::from);
+                self.events.push(now, Event::Ask { machine: number, boot, whom });
+            }
+            JoinReply::Retry { .. } => {}
+            JoinReply::Refused { reason } => self.expect(Err(format!("machine {number} was refused: {reason}"))),
+        }
+    }
+
+    // ---- clients ---------------------------------------------------------------------------------------------------
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        let now = self.events.now();
+        for action in actions {
+            match action {
+                Action::Send { client, connection, node, bytes } => {
+                    self.trace.event(now, "ask", &[client.into(), connection.into(), node.into(), bytes.len() as u64]);
+                    let conn = ConnId { client, connection };
+                    self.wires.entry(conn).or_default();
+                    let (from, to) = (Place::Client(client), Place::Node(node));
+                    for delivery in self.network.send(now, from, to, connection, bytes.len()) {
+                        let bytes = bytes.clone();
+                        self.events.push(delivery.at, Event::Request { delivery, conn, to: node, bytes });
+                    }
+                }
+                Action::Close { client, connection, node } => {
+                    let conn = ConnId { client, connection };
+                    let at = self.wires.remove(&conn).and_then(|wire| wire.at);
+                    if let Some((_, boot)) = at {
+                        let span = self.random.below(5 * MILLISECOND);
+                        self.events.push(now + span, Event::Closed { conn, to: node, boot });
+                    }
+                }
+            }
+        }
+    }
+
+    /// A client's bytes arrive.
+    fn request(&mut self, conn: ConnId, to: u32, bytes: &[u8]) {
+        let machine = &self.machines[to as usize - 1];
+        let (boot, serves) = (machine.boot, machine.node.is_some());
+        let Some(wire) = self.wires.get_mut(&conn) else { return };
+        if !serves {
+            let loss = if wire.at.is_some() { Loss::Broken } else { Loss::Refused };
+            return self.tell_client(to, conn, News::Lost(loss));
+        }
+        if *wire.at.get_or_insert((to, boot)) != (to, boot) {
+            return self.tell_client(to, conn, News::Lost(Loss::Broken));
+        }
+        self.with_node(to, |node| node.request(conn, bytes));
+    }
+
+    fn tell_client(&mut self, number: u32, conn: ConnId, news: News) {
+        let now = self.events.now();
+        let Some(wire) = self.wires.get_mut(&conn) else { return };
+        wire.sent += 1;
+        let sequence = wire.sent;
+        let length = match &news {
+            News::Bytes(bytes) => bytes.len(),
+            News::Lost(_) => 0,
+        };
+        let (from, to) = (Place::Node(number), Place::Client(conn.client));
+        if let Some(delivery) = self.network.send(now, from, to, conn.connection, length).into_iter().next() {
+            self.events.push(delivery.at, Event::Reply { delivery, conn, sequence, news });
+        }
+    }
+
+    fn reply(&mut self, conn: ConnId, sequence: u64, news: News) {
+        let now = self.events.now();
+        let ConnId { client, connection } = conn;
+        let Some(wire) = self.wires.get_mut(&conn) else { return };
+        if sequence != wire.got + 1 {
+            // A stream has no gaps: what comes behind lost bytes is never seen.
+            return;
+        }
+        wire.got = sequence;
+        let actions = match news {
+            News::Bytes(bytes) => {
+                self.trace.event(now, "reply", &[client.into(), connection.into(), bytes.len() as u64]);
+                self.workload.receive(now, client, connection, &bytes)
+            }
+            News::Lost(loss) => {
+                self.trace.event(now, "lost", &[client.into(), connection.into()]);
+                self.wires.remove(&conn);
+                self.workload.lost(now, client, connection, loss)
+            }
+        };
+        self.carry_out(actions);
+    }
+}

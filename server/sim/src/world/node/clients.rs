@@ -1,0 +1,425 @@
+//! Requests of clients: decoded, routed, gathered into turns, answered. Follows `shard/{conn,dispatch,turn,cluster}.rs`.
+
+use holdfast_server::cluster::route::{Standing, route};
+use holdfast_server::command::{self, CommandSpec, Handler};
+use holdfast_server::entry::{EntryBuilder, OpArena};
+use holdfast_server::replica::ReadGate;
+use holdfast_server::resp::{Decoder, Limits, Proto, Reply, Step};
+use std::collections::VecDeque;
+
+use super::{Effect, Node, Timer};
+
+/// Entries of this node's that may be under way while another is proposed.
+const UNDER_WAY_MAX: usize = 2;
+/// Bytes of a turn after which writes wait for what is under way.
+const TURN_BYTES_MAX: usize = 64 << 10;
+const NOT_PROPOSED: &str = "CLUSTERDOWN The leader changed before the command was taken; ask again";
+
+/// A client's connection: the client's number, and its number for the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in crate::world) struct ConnId {
+    pub(in crate::world) client: u32,
+    pub(in crate::world) connection: u32,
+}
+
+/// Why a connection's next command waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    None,
+    Quorum,
+    Fetch,
+    Paused,
+}
+
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) reply: Reply,
+    /// Commands in turns that are not answered yet.
+    pub(super) pending: u32,
+    input: Vec<u8>,
+    decoder: Decoder,
+    hold: Hold,
+    /// Bytes of input that were there when the quorum was asked, and those that a confirmed round allows reads of.
+    asked_bytes: usize,
+    granted: usize,
+    /// The command at the front has had its keys read.
+    fetched: bool,
+}
+
+/// What is to be done for a connection when its place in the log is reached.
+#[derive(Debug)]
+pub(super) enum Work {
+    Write,
+    Read(usize),
+    Ready(Vec<u8>),
+}
+
+#[derive(Debug)]
+pub(super) struct Op {
+    pub(super) conn: Option<ConnId>,
+    pub(super) work: Work,
+}
+
+/// The operations that belong to one log entry.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) index: u64,
+    pub(super) term: u64,
+    pub(super) ops: Vec<Op>,
+    pub(super) arena: OpArena,
+}
+
+/// What was gathered since the last commit, and what is under way.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    builder: EntryBuilder,
+    batch: Batch,
+    scheduled: bool,
+    pub(super) waiting: VecDeque<Batch>,
+}
+
+impl Turn {
+    pub(super) fn has_gathered(&self) -> bool {
+        !self.batch.ops.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.builder.len_bytes() >= TURN_BYTES_MAX && self.waiting.len() >= UNDER_WAY_MAX
+    }
+}
+
+/// Reads that one round of the quorum shall confirm.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) context: u64,
+    pub(super) index: Option<u64>,
+    conns: Vec<ConnId>,
+}
+
+impl Node {
+    /// Bytes of a client.
+    pub(in crate::world) fn request(&mut self, id: ConnId, bytes: &[u8]) {
+        let conn = self.conns.entry(id).or_insert_with(|| Conn {
+            reply: Reply::new(Proto::Resp2),
+            pending: 0,
+            input: Vec::new(),
+            decoder: Decoder::new(),
+            hold: Hold::None,
+            asked_bytes: 0,
+            granted: 0,
+            fetched: false,
+        });
+        conn.input.extend_from_slice(bytes);
+        self.runnable.push_back(id);
+        self.pump();
+    }
+
+    /// A client closed its connection. What it asked goes on.
+    pub(in crate::world) fn closed(&mut self, id: ConnId) {
+        self.conns.remove(&id);
+    }
+
+    /// Runs the commands that a connection has sent, as far as it may.
+    pub(super) fn run_input(&mut self, id: ConnId) {
+        let limits = Limits::default();
+        while let Some(conn) = self.conns.get_mut(&id) {
+            if conn.hold != Hold::None {
+                break;
+            }
+            let input = std::mem::take(&mut conn.input);
+            let mut decoder = std::mem::take(&mut conn.decoder);
+            let (used, goes_on) = match decoder.decode(&input, &limits) {
+                Ok(Step::Command { consumed }) => {
+                    let mut args = Vec::new();
+                    decoder.fill_args(&input, &mut args);
+                    let done = self.dispatch(id, &args);
+                    (if done { consumed } else { 0 }, done)
+                }
+                Ok(Step::Empty { consumed }) => (consumed, true),
+                Ok(Step::Incomplete { .. }) => (0, false),
+                Err(error) => {
+                    self.answer(id, &error.to_string());
+                    (input.len(), false)
+                }
+            };
+            let Some(conn) = self.conns.get_mut(&id) else { break };
+            if conn.hold == Hold::Quorum {
+                conn.asked_bytes = input.len();
+            }
+            if used > 0 {
+                conn.granted = conn.granted.saturating_sub(used);
+                conn.fetched = false;
+            }
+            conn.input = input[used..].to_vec();
+            conn.decoder = decoder;
+            if !goes_on {
+                break;
+            }
+        }
+    }
+
+    /// `false`: the same command must be dispatched again once the connection's hold is released.
+    fn dispatch(&mut self, id: ConnId, args: &[&[u8]]) -> bool {
+        let spec = match command::resolve(args) {
+            Ok(spec) => spec,
+            Err(rejection) => return self.answer(id, rejection.failure(args).text()),
+        };
+        let Handler::Data(_) = spec.handler else { return self.answer(id, "ERR not simulated") };
+        let writes = spec.is_write();
+        if writes && let Some(reason) = self.host.fault() {
+            let text = format!("MISCONF {reason}");
+            return self.answer(id, &text);
+        }
+        let leads = self.leads();
+        let routed = route(&self.topology, spec, args, Standing::default(), |_| leads);
+        if let Some(text) = routed.error() {
+            let text = text.into_owned();
+            self.mark(if text.starts_with("MOVED") { "redirections" } else { "refusals without a leader" });
+            return self.answer(id, &text);
+        }
+        if writes && (self.host.write_stall() || self.turn.is_full()) {
+            self.held_back.insert(id);
+            self.mark("writes held back");
+            return self.hold(id, Hold::Paused);
+        }
+        let pending = self.conns.get(&id).map_or(0, |conn| conn.pending);
+        if !writes && pending == 0 && !self.may_read(id) {
+            return false;
+        }
+        if writes {
+            self.turn.builder.push(spec.id, args);
+            self.gather(id, Work::Write);
+        } else if pending > 0 {
+            let at = self.turn.batch.arena.push(spec.id, args);
+            self.mark("reads behind writes");
+            self.gather(id, Work::Read(at));
+        } else {
+            self.read_now(id, spec, args);
+        }
+        true
+    }
+
+    fn read_now(&mut self, id: ConnId, spec: &'static CommandSpec, args: &[&[u8]]) {
+        let now_ms = self.read_time_ms();
+        if let Err(error) = self.run(spec, args, Some(id), now_ms, 0) {
+            self.fail(&error.to_string());
+        }
+        self.touched.insert(id);
+    }
+
+    fn gather(&mut self, id: ConnId, work: Work) {
+        self.turn.batch.ops.push(Op { conn: Some(id), work });
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.pending += 1;
+        }
+        self.schedule_turn();
+    }
+
+    /// Answers an error in the command's place in the connection's order.
+    fn answer(&mut self, id: ConnId, text: &str) -> bool {
+        let Some(conn) = self.conns.get_mut(&id) else { return true };
+        if conn.pending == 0 {
+            conn.reply.error(text);
+            self.touched.insert(id);
+        } else {
+            let mut reply = Reply::new(Proto::Resp2);
+            reply.error(text);
+            self.gather(id, Work::Ready(reply.output().to_vec()));
+        }
+        true
+    }
+
+    fn hold(&mut self, id: ConnId, hold: Hold) -> bool {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.hold = hold;
+        }
+        false
+    }
+
+    /// Lets a held connection go on.
+    pub(super) fn release(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.hold = Hold::None;
+            self.runnable.push_back(id);
+        }
+    }
+
+    /// The keys that a connection waits for were read.
+    pub(super) fn fetched(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id)
+            && conn.hold == Hold::Fetch
+        {
+            conn.fetched = true;
+            self.release(id);
+        }
+    }
+
+    // ---- turns -----------------------------------------------------------------------------------------------------
+
+    pub(super) fn schedule_turn(&mut self) {
+        if !std::mem::replace(&mut self.turn.scheduled, true) {
+            let span = self.random.range(self.settings.turn_us.clone());
+            self.after(span, Timer::Turn);
+        }
+    }
+
+    pub(super) fn may_propose(&self) -> bool {
+        self.turn.waiting.len() < UNDER_WAY_MAX && !self.host.data().raft().is_transferring()
+    }
+
+    /// Adds a command of the node's own.
+    pub(super) fn push_internal(&mut self, command: u16, args: &[&[u8]]) {
+        self.turn.builder.push(command, args);
+        self.turn.batch.ops.push(Op { conn: None, work: Work::Write });
+        self.schedule_turn();
+    }
+
+    /// Commits what the turn gathered, or leaves it until what is under way is applied.
+    pub(super) fn commit_turn(&mut self) {
+        self.turn.scheduled = false;
+        if self.turn.has_gathered() && self.may_propose() {
+            let stamp_ms = self.host.data_mut().next_stamp_ms(self.clock_ms);
+            let payload = self.turn.builder.finish(stamp_ms);
+            let mut batch = std::mem::take(&mut self.turn.batch);
+            if self.host.fault().is_some() {
+                self.lose(batch);
+            } else {
+                match self.host.data_mut().propose(payload) {
+                    Ok((term, index)) => {
+                        (batch.term, batch.index) = (term, index);
+                        if !self.turn.waiting.is_empty() {
+                            self.mark("entries behind others");
+                        }
+                        self.turn.waiting.push_back(batch);
+                    }
+                    Err(_) => self.refuse_batch(batch),
+                }
+            }
+        }
+        self.ask_quorum();
+        if self.host.log_wants_flush() {
+            self.maintain();
+        }
+    }
+
+    /// Answers commands that were never proposed.
+    fn refuse_batch(&mut self, batch: Batch) {
+        self.mark("turns refused");
+        for op in batch.ops {
+            let Some(id) = op.conn else { continue };
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            conn.pending -= 1;
+            match op.work {
+                Work::Ready(bytes) => conn.reply.output_mut().extend(&bytes),
+                Work::Write | Work::Read(_) => conn.reply.error(NOT_PROPOSED),
+            }
+            self.touched.insert(id);
+        }
+    }
+
+    /// The outcome of commands is unknown: nothing more is answered on their connections, which close.
+    pub(super) fn lose(&mut self, batch: Batch) {
+        for id in batch.ops.iter().filter_map(|op| op.conn) {
+            if let Some(mut conn) = self.conns.remove(&id) {
+                self.mark("connections closed with an unknown outcome");
+                self.touched.remove(&id);
+                if !conn.reply.output().is_empty() {
+                    let bytes = conn.reply.output().to_vec();
+                    conn.reply.output_mut().clear();
+                    self.effects.push(Effect::Reply { conn: id, bytes });
+                }
+                self.effects.push(Effect::Break { conn: id });
+            }
+        }
+    }
+
+    /// Leadership is lost: what was proposed may be committed by the next leader, or not.
+    pub(super) fn lose_under_way(&mut self) {
+        for batch in std::mem::take(&mut self.turn.waiting) {
+            self.lose(batch);
+        }
+    }
+
+    pub(super) fn lose_everything(&mut self) {
+        self.lose_under_way();
+        let batch = std::mem::take(&mut self.turn.batch);
+        self.lose(batch);
+        self.turn.builder = EntryBuilder::default();
+    }
+
+    /// Sends replies that are ready.
+    pub(super) fn flush_touched(&mut self) {
+        for id in std::mem::take(&mut self.touched) {
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            if !conn.reply.output().is_empty() {
+                let bytes = conn.reply.output().to_vec();
+                conn.reply.output_mut().clear();
+                self.effects.push(Effect::Reply { conn: id, bytes });
+            }
+        }
+    }
+
+    // ---- reads -----------------------------------------------------------------------------------------------------
+
+    /// Whether a linearizable read of the connection may run now. `false`: the connection is held until it may.
+    fn may_read(&mut self, id: ConnId) -> bool {
+        if self.conns.get(&id).is_some_and(|conn| conn.granted > 0) {
+            return true;
+        }
+        match self.host.data().read_gate(self.mono_ms) {
+            ReadGate::Open => {
+                self.mark("reads under a lease");
+                true
+            }
+            ReadGate::Ask | ReadGate::NotLeader => {
+                self.readers.push(id);
+                self.schedule_turn();
+                self.hold(id, Hold::Quorum)
+            }
+        }
+    }
+
+    fn ask_quorum(&mut self) {
+        if self.readers.is_empty() {
+            return;
+        }
+        let context = self.next_context;
+        self.next_context += 1;
+        let conns = std::mem::take(&mut self.readers);
+        match self.host.data_mut().read_index(self.mono_ms, context) {
+            Ok(()) => self.asked.push_back(Asked { context, index: None, conns }),
+            Err(_) => conns.into_iter().for_each(|conn| self.release(conn)),
+        }
+    }
+
+    pub(super) fn release_readers(&mut self) {
+        for conn in std::mem::take(&mut self.readers) {
+            self.release(conn);
+        }
+    }
+
+    /// Reads won't be confirmed: they are dispatched again, and told who leads.
+    pub(super) fn drop_read(&mut self, context: u64) {
+        if let Some(at) = self.asked.iter().position(|asked| asked.context == context)
+            && let Some(asked) = self.asked.remove(at)
+        {
+            self.mark("quorum reads dropped");
+            asked.conns.into_iter().for_each(|conn| self.release(conn));
+        }
+    }
+
+    /// Lets reads go on that are confirmed and whose index is applied.
+    pub(super) fn serve_confirmed(&mut self) {
+        let applied = self.host.data().applied().index;
+        while let Some(at) = self.asked.iter().position(|asked| asked.index.is_some_and(|index| index <= applied)) {
+            let Some(asked) = self.asked.remove(at) else { return };
+            for id in asked.conns {
+                self.mark("reads by the quorum");
+                if let Some(conn) = self.conns.get_mut(&id) {
+                    conn.granted = conn.asked_bytes;
+                }
+                self.release(id);
+            }
+        }
+    }
+}
