@@ -30,30 +30,31 @@ PAUSE = 0.01
 # How long the cluster may take to serve again before it is taken for broken, in seconds.
 PATIENCE = 60
 # What says for certain that nothing was done.
+ERRORS = (redis.RedisError, redis.exceptions.RedisClusterException, OSError)
 REFUSED = (redis.exceptions.ClusterDownError, redis.exceptions.MovedError, redis.exceptions.ReadOnlyError,
            redis.exceptions.TryAgainError)
 
 
-def connect(address):
-    host, _, port = address.rpartition(":")
+def connect(addresses):
+    nodes = [address.rpartition(":") for address in addresses]
     # Each call is one attempt: the client's own retries would hide how often a command was sent.
-    return RedisCluster(startup_nodes=[ClusterNode(host, int(port))], retry=Retry(NoBackoff(), 0), socket_timeout=1,
-                        socket_connect_timeout=1)
+    return RedisCluster(startup_nodes=[ClusterNode(host, int(port)) for host, _, port in nodes],
+                        retry=Retry(NoBackoff(), 0), socket_timeout=1, socket_connect_timeout=1)
 
 
 class Client:
     """A cluster client that is made anew when it can't go on; any of the addresses may be down."""
 
     def __init__(self, addresses, first):
-        self.addresses, self.next, self.client = addresses, first, None
+        self.addresses, self.next, self.client = addresses, first % len(addresses), None
 
     def connected(self):
         """Whether there is somebody to ask."""
         if self.client is None:
-            self.next += 1
+            self.next = (self.next + 1) % len(self.addresses)
             try:
-                self.client = connect(self.addresses[self.next % len(self.addresses)])
-            except redis.RedisError:
+                self.client = connect(self.addresses[self.next :] + self.addresses[: self.next])
+            except ERRORS:
                 return False
         return True
 
@@ -61,7 +62,7 @@ class Client:
         """The reply, by one attempt; call it when connected."""
         try:
             return self.client.execute_command(*command)
-        except redis.RedisError:
+        except ERRORS:
             self.client.close()
             self.client = None
             raise
@@ -103,7 +104,7 @@ class Run:
                         break
                 except REFUSED:
                     pass
-                except redis.RedisError:
+                except ERRORS:
                     book[-1][1] += 1
                     with self.lock:
                         self.unknown += 1
@@ -117,7 +118,7 @@ class Run:
                 floor = self.floors[counter]
             try:
                 value = int(client.attempt("GET", f"py:count:{counter}") or 0) if client.connected() else None
-            except redis.RedisError:
+            except ERRORS:
                 value = None
             if value is None:
                 time.sleep(PAUSE)
@@ -156,7 +157,7 @@ def again(client, *command):
         try:
             if client.connected():
                 return client.attempt(*command)
-        except redis.RedisError:
+        except ERRORS:
             if time.monotonic() > end:
                 raise
         time.sleep(PAUSE)
@@ -170,7 +171,7 @@ def leader(addresses):
             node = redis.Redis(host=host, port=int(port), socket_timeout=1, retry=Retry(NoBackoff(), 0))
             if node.info("replication")["role"] == "master":
                 return address, node.info("server")["process_id"]
-        except redis.RedisError:
+        except ERRORS:
             pass
     return None
 
@@ -191,8 +192,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=3, help="of load before each kill, and at the end")
     parser.add_argument("--kill", type=int, default=0, metavar="N", help="kill the leader N times")
     options = parser.parse_args()
-    addresses = [f"{node.host}:{node.port}" for node in connect(options.node).get_nodes()]
-    starter = connect(options.node)
+    addresses = [f"{node.host}:{node.port}" for node in connect([options.node]).get_nodes()]
+    starter = connect([options.node])
     for key in starter.scan_iter("py:*", count=1000):
         starter.delete(key)
     run = Run(addresses, options.writers)
@@ -232,7 +233,7 @@ def process_of(address):
     try:
         return redis.Redis(host=host, port=int(port), socket_timeout=1, retry=Retry(NoBackoff(), 0)).info("server")[
             "process_id"]
-    except redis.RedisError:
+    except ERRORS:
         return None
 
 
