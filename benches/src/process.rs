@@ -89,6 +89,16 @@ impl Server {
         self.child.id()
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// If there is no such process any more.
+    pub fn signal(&self, signal: rustix::process::Signal) -> Result<(), String> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = pid.ok_or("a process id that is none")?;
+        rustix::process::kill_process(pid, signal).map_err(|error| error.to_string())
+    }
+
     /// Ends it as `kill -9` does, and waits until it is gone.
     pub fn kill(mut self) {
         let _ = self.child.kill();
@@ -100,10 +110,7 @@ impl Server {
     /// # Errors
     /// If it is still there after `patience` (then it is killed), or ended with a failure.
     pub fn stop(mut self, patience: Duration) -> Result<(), String> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        if let Some(pid) = pid {
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM).map_err(|error| error.to_string())?;
-        }
+        self.signal(rustix::process::Signal::TERM)?;
         let deadline = Instant::now() + patience;
         loop {
             match self.child.try_wait() {

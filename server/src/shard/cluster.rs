@@ -59,6 +59,8 @@ pub(super) struct Cluster {
     hints: Vec<(NodeId, Address)>,
     leader_last: Option<NodeId>,
     led: bool,
+    /// This node stops, and gives leadership to another before.
+    handing_over: bool,
     /// Nodes that wait to be taken in.
     joins: Vec<(u128, oneshot::Sender<JoinReply>)>,
     member_asked_ms: u64,
@@ -144,6 +146,7 @@ impl Shard {
                 hints: start.hints,
                 leader_last: role.leader,
                 led: role.role == Role::Leader,
+                handing_over: false,
                 joins: Vec::new(),
                 member_asked_ms: 0,
                 readers: Vec::new(),
@@ -547,18 +550,52 @@ impl Shard {
         self.cluster.is_some() && self.turn.is_full()
     }
 
-    /// Hands leadership to the follower that is furthest, if there is one in reach. `true`: it was asked to take over.
-    pub(super) fn hand_over(&mut self) -> bool {
-        let Some(cluster) = &self.cluster else { return false };
+    /// The follower in reach that is furthest, if this node leads.
+    fn successor(&self) -> Option<NodeId> {
+        let cluster = self.cluster.as_ref()?;
         let raft = self.host.data().raft();
         if !raft.is_leader() {
-            return false;
+            return None;
         }
         let voters = &raft.conf_state().voters;
         let peers = raft.status().peers;
         let reachable = peers.iter().filter(|peer| voters.contains(&peer.id) && cluster.peers.is_connected(peer.id));
-        let Some(target) = reachable.max_by_key(|peer| peer.matched).map(|peer| peer.id) else { return false };
-        self.host.data_mut().transfer_leader(target)
+        reachable.max_by_key(|peer| peer.matched).map(|peer| peer.id)
+    }
+
+    /// From now on nothing is proposed, if there is somebody to hand leadership to; clients wait until that one leads.
+    pub(super) fn begin_hand_over(&mut self) -> bool {
+        let begun = self.successor().is_some();
+        if let Some(cluster) = &mut self.cluster {
+            cluster.handing_over = begun;
+        }
+        begun
+    }
+
+    /// Hands leadership over. Call it when nothing is under way any more: what is could neither be answered nor refused.
+    pub(super) fn hand_over(&mut self) {
+        let asked = self.successor().is_some_and(|target| self.host.data_mut().transfer_leader(target));
+        if !asked && self.leads() {
+            self.end_hand_over();
+        }
+    }
+
+    /// Nobody took over.
+    pub(super) fn end_hand_over(&mut self) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.handing_over = false;
+        }
+    }
+
+    /// Whether this node gives leadership away, and who has it next is about to be known. Clients are made to wait for that
+    /// moment, and then told where to go.
+    pub(super) fn awaits_successor(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| {
+            let leader = self.host.data().raft().role_state().leader;
+            cluster.handing_over
+                && leader.is_none_or(|leader| leader == cluster.identity.node)
+                && self.host.fault().is_none()
+        })
     }
 
     /// Whether this node leads.

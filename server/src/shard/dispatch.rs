@@ -105,6 +105,9 @@ impl Shard {
                 if self.conns[place].pending > 0 {
                     return self.hold(place, Hold::Barrier);
                 }
+                if self.awaits_successor() {
+                    return self.hold(place, Hold::Paused);
+                }
                 match self.place_of(place, spec, args) {
                     Place::Here if spec.is_read() && !self.may_read(place) => return false,
                     Place::Here | Place::Replica => {}
@@ -125,6 +128,9 @@ impl Shard {
         if writes && let Some(reason) = self.host.fault() {
             let text = format!("MISCONF {reason}");
             return self.refuse(place, &text);
+        }
+        if self.awaits_successor() {
+            return self.hold(place, Hold::Paused);
         }
         let replica = match self.place_of(place, spec, args) {
             Place::Here => false,

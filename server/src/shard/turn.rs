@@ -13,6 +13,7 @@
 
 use super::Shard;
 use super::conn::ConnKey;
+use crate::cluster::route::{Route, Standing, route};
 use crate::command::{self, CommandSpec, Exec};
 use crate::entry::{EntryBuilder, EntryError, EntryReader, OpArena};
 use crate::replica::{GroupKeyspace, InternalEffect, Replica};
@@ -20,6 +21,7 @@ use crate::slot::key_ref;
 use bytes::Bytes;
 use holdfast_engine::table::Table;
 use holdfast_raft::{ConfState, Entry, EntryKind};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -269,7 +271,9 @@ impl Shard {
 
     /// Whether another entry may follow those that are under way.
     fn may_propose(&self) -> bool {
-        self.turn.under_way() < UNDER_WAY_MAX && !self.host.data().raft().is_transferring()
+        self.turn.under_way() < UNDER_WAY_MAX
+            && !self.host.data().raft().is_transferring()
+            && !self.awaits_successor()
     }
 
     /// Commits what the turn collected, or leaves it until what is under way is applied; then does all that is due.
@@ -309,7 +313,7 @@ impl Shard {
                 self.lose(batch);
                 continue;
             }
-            match self.host.data_mut().propose(payload) {
+            match self.host.data_mut().propose(payload.clone()) {
                 Ok((term, index)) => {
                     batch.term = term;
                     batch.index = index;
@@ -318,7 +322,7 @@ impl Shard {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "a turn was not proposed");
-                    self.refuse_batch(batch);
+                    self.refuse_batch(&payload, batch);
                 }
             }
         }
@@ -340,20 +344,46 @@ impl Shard {
         }
     }
 
-    /// Answers commands that were never proposed: whoever asked may ask again.
-    fn refuse_batch(&mut self, mut batch: Batch) {
+    /// Answers commands that were never proposed: with who leads, if that is known. Whoever asked may ask again.
+    fn refuse_batch(&mut self, payload: &[u8], mut batch: Batch) {
+        // NB: this entry was made here; that it can't be read is no reason to leave anybody without an answer.
+        let mut commands = Window::new(payload).ok();
+        let mut kept_args = Vec::new();
         for op in batch.ops.drain(..) {
+            let text = match op.work {
+                Work::Write => match commands.as_mut().map(|commands| commands.next(self.host.data())) {
+                    Some(Ok(Some((number, args)))) => self.refusal(number, args),
+                    _ => NOT_PROPOSED.into(),
+                },
+                Work::Read(at) => match batch.arena.get(at, &mut kept_args) {
+                    Ok(number) => self.refusal(number, &kept_args),
+                    Err(_) => NOT_PROPOSED.into(),
+                },
+                Work::Ready(_) => Cow::Borrowed(""),
+            };
             let Some(key) = op.conn else { continue };
             let Some(conn) = self.conn_mut(key) else { continue };
             conn.pending -= 1;
             match op.work {
                 Work::Ready(bytes) => conn.reply.output_mut().extend(&bytes),
                 Work::Write | Work::Read(_) if op.silent => {}
-                Work::Write | Work::Read(_) => conn.reply.error(NOT_PROPOSED),
+                Work::Write | Work::Read(_) => conn.reply.error(&text),
             }
             self.touch(key);
         }
         self.retire(batch);
+    }
+
+    /// What is answered to a command that this node took and did not propose.
+    fn refusal(&self, number: u16, args: &[&[u8]]) -> Cow<'static, str> {
+        let route = self.topology().zip(command::by_id(number)).map(|(topology, spec)| {
+            // As whoever leads nothing.
+            route(topology, spec, args, Standing::default(), |_| false)
+        });
+        match route {
+            Some(moved @ Route::Moved { .. }) => moved.to_string().into(),
+            _ => NOT_PROPOSED.into(),
+        }
     }
 
     /// The outcome of commands is unknown: nothing more is answered on their connections, which close.
