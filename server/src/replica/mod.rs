@@ -225,8 +225,13 @@ impl Replica {
             return None;
         }
         let status = self.raft.status();
+        // NB: a short log is no reason to trust a learner that was never heard: it may not even know that it was taken in, and
+        // with its vote counted nobody could be elected who would tell it.
         let ready = status.peers.iter().find(|peer| {
-            conf.learners.contains(&peer.id) && !peer.awaits_snapshot && peer.matched + CAUGHT_UP_ENTRIES >= status.last
+            conf.learners.contains(&peer.id)
+                && !peer.awaits_snapshot
+                && peer.matched > 0
+                && peer.matched + CAUGHT_UP_ENTRIES >= status.last
         });
         ready.map(|peer| ConfChange::one(ConfStep::AddVoter(peer.id)))
     }
