@@ -10,7 +10,8 @@
 //!
 //! All that blocks (reading the view, writing and checking the file, filling the store) runs on threads of its own, one for each
 //! transfer; they tell the shard by events. A transfer that doesn't get on is given up, and Raft looks again what the follower
-//! needs. The log is kept from the snapshot's index on while it is sent, unless it grows over its limit.
+//! needs. The log is kept from the snapshot's index on while it is sent, unless it grows to several times its limit. If the log
+//! was cut all the same, Raft asks for a newer snapshot as soon as the follower has put this one in place.
 
 use super::{AbortOnPanic, Shard};
 use crate::cluster::NodeId;
@@ -84,6 +85,16 @@ struct Arriving {
     chunks: SyncSender<(Bytes, bool)>,
 }
 
+/// How far a snapshot for a peer is.
+#[derive(Debug, PartialEq, Eq)]
+enum UnderWay {
+    Nothing,
+    /// Its data is on the way.
+    Sending,
+    /// The peer has the data and was told what to do with it: the transfer of this number.
+    Announced(u64),
+}
+
 /// All transfers of a node.
 #[derive(Debug)]
 pub(super) struct Transfers {
@@ -101,6 +112,15 @@ impl Transfers {
         (Transfers { outgoing: Vec::new(), arriving: Vec::new(), next: seed, events }, received)
     }
 
+    /// What becomes of a peer's need for a snapshot of a group, as far as one was begun for it.
+    fn under_way(&self, group: GroupId, to: NodeId) -> UnderWay {
+        match self.outgoing.iter().find(|sent| (sent.group, sent.to) == (group, to)) {
+            None => UnderWay::Nothing,
+            Some(Outgoing { complete_ms: None, .. }) => UnderWay::Sending,
+            Some(sent) => UnderWay::Announced(sent.transfer),
+        }
+    }
+
     fn number(&mut self) -> u64 {
         self.next = self.next.wrapping_add(1);
         self.next
@@ -112,15 +132,12 @@ impl Shard {
 
     pub(super) fn start_sending(&mut self, group: GroupId, need: SnapshotNeed) {
         let Some(cluster) = &self.cluster else { return };
-        let under_way = cluster.transfers.outgoing.iter().find(|sent| (sent.group, sent.to) == (group, need.to));
-        if let Some(sent) = under_way {
-            if sent.complete_ms.is_none() {
-                // When it is there, its announcement answers this need as well, or Raft asks again.
-                return;
-            }
-            // It was put in place, and the log was cut beyond it before anybody looked: it is of no use any more.
-            let transfer = sent.transfer;
-            self.forget_outgoing(transfer);
+        match cluster.transfers.under_way(group, need.to) {
+            UnderWay::Nothing => {}
+            // It is announced when it is there, and Raft looks then what is still missing.
+            UnderWay::Sending => return,
+            // Raft would wait for ever for what nobody sends, if the need were taken for the one that was met.
+            UnderWay::Announced(transfer) => self.forget_outgoing(transfer),
         }
         let begun = match self.host.begin_sending(group) {
             Ok(Some((view, meta))) if meta.index >= need.index_min => Ok((view, meta)),
@@ -482,4 +499,24 @@ fn remove_later(vfs: SharedVfs, path: PathBuf) {
     };
     // What stays behind is removed with the next start.
     let _ = std::thread::Builder::new().name("holdfast-remove".into()).spawn(removal);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A leader's log was cut while a snapshot was on its way. The follower put it in place and needed another at once, before the
+    /// leader had looked through its transfers: the need was taken for a repetition and forgotten, and the follower stayed behind
+    /// for ever.
+    #[test]
+    fn need_after_an_announced_snapshot_is_a_new_need() {
+        let (mut transfers, _events) = Transfers::new(0);
+        assert_eq!(transfers.under_way(1, 2), UnderWay::Nothing);
+        let state = Rc::default();
+        transfers.outgoing.push(Outgoing { group: 1, to: 2, transfer: 7, index: 5, state, complete_ms: None });
+        assert_eq!(transfers.under_way(1, 2), UnderWay::Sending);
+        assert_eq!(transfers.under_way(1, 3), UnderWay::Nothing);
+        transfers.outgoing[0].complete_ms = Some(1);
+        assert_eq!(transfers.under_way(1, 2), UnderWay::Announced(7));
+    }
 }
