@@ -218,7 +218,8 @@ impl Replica {
             return None;
         }
         let conf = self.raft.conf_state();
-        if let Some(id) = self.members.nodes.keys().find(|id| !conf.contains(**id)) {
+        let newcomer = self.members.nodes.keys().find(|id| !conf.contains(**id));
+        if let Some(id) = newcomer.filter(|_| conf.learners.len() < holdfast_raft::membership::LEARNERS_MAX) {
             return Some(ConfChange::one(ConfStep::AddLearner(*id)));
         }
         if conf.learners.is_empty() {

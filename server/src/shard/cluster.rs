@@ -338,8 +338,21 @@ impl Shard {
         }
     }
 
+    /// Whether reads wait for the quorum's word.
+    pub(super) fn has_readers(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| !cluster.readers.is_empty() || !cluster.asked.is_empty())
+    }
+
+    /// Lets all reads go that wait for the quorum's word, without it: they are dispatched again, and told who leads.
+    pub(super) fn release_readers(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let mut keys = std::mem::take(&mut cluster.readers);
+        keys.extend(std::mem::take(&mut cluster.asked).into_iter().flat_map(|asked| asked.conns));
+        keys.into_iter().for_each(|key| self.release(key));
+    }
+
     /// Lets reads go on that are confirmed and whose index is applied.
-    fn serve_confirmed(&mut self) {
+    pub(super) fn serve_confirmed(&mut self) {
         let applied = self.host.data().applied().index;
         loop {
             let Some(cluster) = &mut self.cluster else { return };
@@ -405,7 +418,7 @@ impl Shard {
         } else if taken {
             let reason = format!("another node of the cluster has the peer address {}", member.peer);
             Some(JoinReply::Refused { reason })
-        } else if cluster.joins.len() >= JOINS_MAX {
+        } else if cluster.joins.iter().filter(|(_, reply)| !reply.is_closed()).count() >= JOINS_MAX {
             Some(answer("too many nodes are joining"))
         } else {
             None
@@ -414,6 +427,7 @@ impl Shard {
             let _ = reply.send(early);
             return;
         }
+        cluster.joins.retain(|(_, reply)| !reply.is_closed());
         cluster.joins.push((folder, reply));
         if known {
             self.answer_joins();
@@ -518,7 +532,8 @@ impl Shard {
         let group = GroupView {
             id: DATA_GROUP,
             term: status.role.term,
-            leader: status.role.leader,
+            // One that is halted leads no more, whatever its Raft still says.
+            leader: status.role.leader.filter(|id| *id != me || self.leads()),
             leader_last: cluster.leader_last,
             voters: conf.voters.clone(),
             learners: conf.learners.clone(),

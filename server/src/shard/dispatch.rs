@@ -9,6 +9,7 @@
 
 use super::Shard;
 use super::conn::{ConnKey, Hold, Wanted};
+use super::turn::Client;
 use crate::cluster::route::{Standing, route};
 use crate::command::{self, CommandSpec, Connection, Handler, Needs, flag};
 use crate::connection::{self, ConnContext, NOAUTH, Outcome};
@@ -137,7 +138,8 @@ impl Shard {
             Place::Replica => true,
             Place::Elsewhere(text) => return self.refuse(place, &text),
         };
-        if writes && (self.host.write_stall() || self.is_turn_full()) {
+        let joins = writes || self.conns[place].pending > 0;
+        if (writes && self.host.write_stall()) || (joins && self.is_turn_full()) {
             return self.hold(place, Hold::Paused);
         }
         // A replica can't move the group's time: it shows what it knows.
@@ -184,11 +186,13 @@ impl Shard {
                 self.push_read(place, spec, args, needs_time);
             }
         } else {
-            let now_ms = if replica { self.host.data().time_ms() } else { self.read_time_ms() };
-            let silent = self.conns[place].session.is_silent();
-            let key = self.key_of(place);
+            let mut bounds = self.bounds_of_reads();
+            if replica {
+                bounds.now_ms = self.host.data().time_ms();
+            }
+            let client = Client { key: self.key_of(place), silent: self.conns[place].session.is_silent() };
             // A read that fails has answered so.
-            let _ = self.run(spec, args, Some(key), silent, now_ms, &mut None);
+            let _ = self.run(spec, args, Some(client), bounds, &mut None);
             for key in &pinned {
                 self.host.data_mut().unpin(key);
             }

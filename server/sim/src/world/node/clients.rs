@@ -1,7 +1,7 @@
 //! Requests of clients: decoded, routed, gathered into turns, answered. Follows `shard/{conn,dispatch,turn,cluster}.rs`.
 
 use holdfast_server::cluster::route::{Standing, route};
-use holdfast_server::command::{self, CommandSpec, Handler};
+use holdfast_server::command::{self, CommandSpec, Handler, VALUE_BYTES_MAX_DEFAULT};
 use holdfast_server::entry::{EntryBuilder, OpArena};
 use holdfast_server::replica::ReadGate;
 use holdfast_server::resp::{Decoder, Limits, Proto, Reply, Step};
@@ -279,7 +279,7 @@ impl Node {
         self.turn.scheduled = false;
         if self.turn.has_gathered() && self.may_propose() {
             let stamp_ms = self.host.data_mut().next_stamp_ms(self.clock_ms);
-            let payload = self.turn.builder.finish(stamp_ms);
+            let payload = self.turn.builder.finish(stamp_ms, VALUE_BYTES_MAX_DEFAULT);
             let mut batch = std::mem::take(&mut self.turn.batch);
             if self.host.fault().is_some() {
                 self.lose(batch);
