@@ -271,9 +271,7 @@ impl Shard {
 
     /// Whether another entry may follow those that are under way.
     fn may_propose(&self) -> bool {
-        self.turn.under_way() < UNDER_WAY_MAX
-            && !self.host.data().raft().is_transferring()
-            && !self.awaits_successor()
+        self.turn.under_way() < UNDER_WAY_MAX && !self.host.data().raft().is_transferring() && !self.awaits_successor()
     }
 
     /// Commits what the turn collected, or leaves it until what is under way is applied; then does all that is due.
