@@ -443,9 +443,13 @@ impl Host {
         }
     }
 
-    /// A snapshot arrived whole and was checked. An older one of the group is forgotten, and its file's path comes back.
+    /// A snapshot arrived whole and was checked. Of two the older is forgotten, and its file's path comes back.
     pub fn received(&mut self, group: GroupId, path: PathBuf, header: SnapshotHeader) -> Option<PathBuf> {
         let old = self.received.iter().position(|received| received.group == group);
+        if old.is_some_and(|at| self.received[at].header.applied > header.applied) {
+            // What was late must not take the place of what is announced next.
+            return Some(path);
+        }
         let old = old.map(|at| self.received.swap_remove(at).path);
         self.received.push(Received { group, path, header });
         old

@@ -239,12 +239,17 @@ impl Shard {
     pub(super) fn carry_out_cluster(&mut self, outputs: &mut Outputs) {
         for (group, message) in outputs.messages.drain(..) {
             let Some(cluster) = &self.cluster else { continue };
-            let (to, appends) = (message.to, matches!(message.body, MessageBody::Append { .. }));
-            if !cluster.peers.send(to, PeerMessage::Raft { group, message })
-                && appends
-                && let Some(replica) = self.host.replica_mut(group)
-            {
-                // For want of a link or of room: don't let the pipeline run ahead.
+            let to = message.to;
+            let appends = matches!(message.body, MessageBody::Append { .. });
+            let announces = matches!(message.body, MessageBody::Snapshot { .. });
+            if cluster.peers.send(to, PeerMessage::Raft { group, message }) {
+                continue;
+            }
+            // For want of a link or of room.
+            if announces {
+                self.announcement_lost(group, to);
+            } else if appends && let Some(replica) = self.host.replica_mut(group) {
+                // Don't let the pipeline run ahead.
                 replica.unreachable(to);
             }
         }
@@ -574,7 +579,10 @@ impl Shard {
         }
         let voters = &raft.conf_state().voters;
         let peers = raft.status().peers;
-        let reachable = peers.iter().filter(|peer| voters.contains(&peer.id) && cluster.peers.is_connected(peer.id));
+        // One that is halted or frozen keeps its connection, but says nothing.
+        let silent_ms = self.mono_ms().saturating_sub(self.node.settings.election_timeout_ms);
+        let speaks = |id: NodeId, heard_at: u64| heard_at >= silent_ms && cluster.peers.is_connected(id);
+        let reachable = peers.iter().filter(|peer| voters.contains(&peer.id) && speaks(peer.id, peer.heard_at));
         reachable.max_by_key(|peer| peer.matched).map(|peer| peer.id)
     }
 

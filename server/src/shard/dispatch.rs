@@ -56,7 +56,9 @@ impl Shard {
     fn place_of(&self, place: usize, spec: &'static CommandSpec, args: &[&[u8]]) -> Place {
         let Some(topology) = self.topology() else { return Place::Here };
         let leads = self.leads();
-        let standing = Standing { read_only: self.conns[place].session.read_only };
+        // NB: a halted replica may hold half of an entry: it shows nothing any more.
+        let read_only = self.conns[place].session.read_only && self.host.fault().is_none();
+        let standing = Standing { read_only };
         match route(topology, spec, args, standing, |_| leads).error() {
             None if leads => Place::Here,
             None => Place::Replica,

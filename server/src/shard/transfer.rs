@@ -37,6 +37,8 @@ const WINDOW_BYTES: u64 = 4 << 20;
 const CHUNKS_WAITING_MAX: usize = 64;
 /// A transfer that got no further for so long is given up.
 const STALL: Duration = Duration::from_secs(20);
+/// How long a receiver may take to check a snapshot of which it has all: it says nothing meanwhile, and reads every byte of it.
+const CHECK_MAX: Duration = Duration::from_secs(1800);
 /// How long after a failure another snapshot is begun for the same peer.
 const REST: Duration = Duration::from_secs(1);
 /// How long a receiver may take to put a snapshot in place before the leader looks again what it needs, in milliseconds.
@@ -223,13 +225,30 @@ impl Shard {
     /// The link to a peer broke: the announcement of a snapshot may be lost with it.
     pub(super) fn transfers_lost_link(&mut self, peer: NodeId) {
         let Some(cluster) = &self.cluster else { return };
-        let complete = |sent: &&Outgoing| sent.to == peer && sent.complete_ms.is_some();
-        let over: Vec<_> = cluster.transfers.outgoing.iter().filter(complete).map(|s| (s.transfer, s.group)).collect();
+        let to_peer = || cluster.transfers.outgoing.iter().filter(|sent| sent.to == peer);
+        for sent in to_peer().filter(|sent| sent.complete_ms.is_none()) {
+            // What it says of this one would not arrive any more.
+            sent.state.refused.set(true);
+            sent.state.changed.notify_one();
+        }
+        let over: Vec<_> = to_peer().filter(|sent| sent.complete_ms.is_some()).map(|s| (s.transfer, s.group)).collect();
         for (transfer, group) in over {
             self.forget_outgoing(transfer);
             if let Some(replica) = self.host.replica_mut(group) {
                 replica.report_snapshot(peer, true);
             }
+        }
+    }
+
+    /// The announcement of a snapshot could not be sent: the peer needs another.
+    pub(super) fn announcement_lost(&mut self, group: GroupId, to: NodeId) {
+        let Some(cluster) = &self.cluster else { return };
+        let of = |sent: &&Outgoing| (sent.group, sent.to) == (group, to);
+        if let Some(transfer) = cluster.transfers.outgoing.iter().find(of).map(|sent| sent.transfer) {
+            self.forget_outgoing(transfer);
+        }
+        if let Some(replica) = self.host.replica_mut(group) {
+            replica.report_snapshot(to, false);
         }
     }
 
@@ -327,7 +346,15 @@ impl Shard {
                 self.tell_sender(transfer, SnapshotStatus::Received(offset));
             }
             TransferEvent::Finished { transfer, outcome } => {
+                let wanted = self
+                    .cluster
+                    .as_ref()
+                    .is_some_and(|cluster| cluster.transfers.arriving.iter().any(|a| a.transfer == transfer));
                 let status = match outcome {
+                    Ok((path, _)) if !wanted => {
+                        // A newer one took its place while it was checked.
+                        return remove_later(self.host.vfs().clone(), path);
+                    }
                     Ok((path, header)) => {
                         let group = header.group;
                         if let Some(old) = self.host.received(group, path, header) {
@@ -419,7 +446,7 @@ async fn send(
     let mut whole = false;
     while let Some(chunk) = encoded.recv().await {
         let (bytes, last) = chunk?;
-        wait_until(state, || offset - state.acked.get() < WINDOW_BYTES).await?;
+        wait_until(state, STALL, || offset - state.acked.get() < WINDOW_BYTES).await?;
         let length = bytes.len() as u64;
         {
             let this = shard.borrow();
@@ -439,17 +466,17 @@ async fn send(
     if !whole {
         return Err("the view ended early".to_owned());
     }
-    wait_until(state, || state.complete.get()).await
+    wait_until(state, CHECK_MAX, || state.complete.get()).await
 }
 
 /// Waits for the receiver, as long as it gets on.
-async fn wait_until(state: &OutgoingState, done: impl Fn() -> bool) -> Result<(), String> {
+async fn wait_until(state: &OutgoingState, limit: Duration, done: impl Fn() -> bool) -> Result<(), String> {
     while !done() {
         if state.refused.get() {
-            return Err("the peer refused it".to_owned());
+            return Err("the peer refused it, or the link to it broke".to_owned());
         }
-        if tokio::time::timeout(STALL, state.changed.notified()).await.is_err() {
-            return Err(format!("the peer got no further for {} seconds", STALL.as_secs()));
+        if tokio::time::timeout(limit, state.changed.notified()).await.is_err() {
+            return Err(format!("the peer got no further for {} seconds", limit.as_secs()));
         }
     }
     Ok(())
