@@ -163,6 +163,18 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
     Some(Duration::from_millis((user + system) * 1000 / TICKS_PER_SECOND))
 }
 
+/// The memory that a process holds right now, in bytes; `None` if there is no such process.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix("kB")?;
+    Some(kib.trim().parse::<u64>().ok()? << 10)
+}
+
+/// How many processes wanted to run on this machine, on average over the last minute: what else it was doing.
+pub fn machine_load() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,8 +188,10 @@ mod tests {
     }
 
     #[test]
-    fn own_processor_time_is_readable() {
+    fn own_processor_time_and_memory_are_readable() {
         assert!(cpu_time(std::process::id()).is_some());
         assert!(cpu_time(u32::MAX).is_none());
+        assert!(resident_bytes(std::process::id()).is_some_and(|bytes| bytes > 1 << 20));
+        assert!(resident_bytes(u32::MAX).is_none());
     }
 }
