@@ -173,13 +173,7 @@ impl Machine {
         self.open(now, folder, settings, marks)
     }
 
-    fn open(
-        &mut self,
-        now: Micros,
-        folder: DataFolder,
-        settings: &Settings,
-        marks: &mut Marks,
-    ) -> Result<(), String> {
+    fn open(&mut self, now: Micros, folder: DataFolder, settings: &Settings, marks: &mut Marks) -> Result<(), String> {
         let clocks = self.clocks(now);
         let identity = *folder.identity();
         let options = settings.host(self.vfs.shared(), Box::new(self.store.clone()), &identity, &mut self.random);

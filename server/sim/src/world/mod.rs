@@ -15,7 +15,8 @@
 //! # What is real
 //! Everything between bytes that come in and bytes that go out: the codecs of clients and peers, routing, the replica, Raft, the
 //! log, recovery, the table with its flushes, snapshots. Not real: sockets, threads, and the store under the table, which is a map
-//! in memory that survives (third-party stores open their own files).
+//! in memory that survives (third-party stores open their own files). Keys that only the store knows are read at once, not on
+//! another thread while the table goes on.
 //!
 //! # Caveats
 //! - A batch is written and synced at one instant, at the end of its disk's latency. That a crash comes in the middle is drawn when
@@ -183,13 +184,7 @@ pub fn simulate(task: &Task, trace: &mut Trace) -> Summary {
 }
 
 /// Simulates a plan.
-pub fn run(
-    plan: &Plan,
-    settings: Settings,
-    workload: WorkloadSettings,
-    random: &Random,
-    trace: &mut Trace,
-) -> Summary {
+pub fn run(plan: &Plan, settings: Settings, workload: WorkloadSettings, random: &Random, trace: &mut Trace) -> Summary {
     let notes = format!("{plan}{settings:?}\n{workload:?}");
     trace.say(0, || notes.clone());
     let node_of = |address: &holdfast_client::Address| address.port.checked_sub(7000).map(u32::from);
@@ -253,9 +248,8 @@ impl World<'_> {
         for place in 0..self.machines.len() {
             let Some(node) = self.machines[place].node.as_mut() else { continue };
             let index = node.host.data().applied().index;
-            let outcome = node
-                .state_hash()
-                .and_then(|hash| self.states.state_is(self.machines[place].number, index, hash));
+            let outcome =
+                node.state_hash().and_then(|hash| self.states.state_is(self.machines[place].number, index, hash));
             self.expect(outcome);
         }
         true
@@ -681,8 +675,7 @@ impl World<'_> {
             JoinReply::Welcome { cluster, node, .. } => {
                 self.trace.event(now, "welcome", &[number.into(), node]);
                 self.trace.say(now, || format!("machine {number} becomes node {node}"));
-                let outcome =
-                    self.machines[place].welcome(now, (cluster, node), &self.settings, &mut self.marks);
+                let outcome = self.machines[place].welcome(now, (cluster, node), &self.settings, &mut self.marks);
                 match outcome {
                     Ok(()) => self.started(number),
                     Err(reason) => self.expect(Err(format!("machine {number} can't join: {reason}"))),

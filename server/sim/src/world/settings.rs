@@ -1,9 +1,9 @@
 //! How the nodes of a run are set up: drawn from the seed, small enough that rare things happen often.
 
-use holdfast_engine::vfs::SharedVfs;
 use holdfast_engine::folder::FolderIdentity;
 use holdfast_engine::store::CheckpointStore;
 use holdfast_engine::table::{FlusherMode, TablesOptions};
+use holdfast_engine::vfs::SharedVfs;
 use holdfast_engine::wal::WalOptions;
 use holdfast_server::host::HostOptions;
 use std::ops::RangeInclusive;

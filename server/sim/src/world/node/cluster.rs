@@ -111,7 +111,8 @@ impl Node {
 
     /// Sees to it that the list of members says of this node what is true.
     fn correct_own_entry(&mut self) {
-        let asked_lately = self.member_asked_ms.is_some_and(|asked| self.mono_ms.saturating_sub(asked) < MEMBER_RETRY_MS);
+        let asked_lately =
+            self.member_asked_ms.is_some_and(|asked| self.mono_ms.saturating_sub(asked) < MEMBER_RETRY_MS);
         let replica = self.host.data();
         if replica.member(self.id) == Some(&self.me) || asked_lately || !replica.raft().is_leader() {
             return;
