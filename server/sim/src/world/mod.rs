@@ -15,7 +15,8 @@
 //! # What is real
 //! Everything between bytes that come in and bytes that go out: the codecs of clients and peers, routing, the replica, Raft, the
 //! log, recovery, the table with its flushes, snapshots. Not real: sockets, threads, and the store under the table, which is a map
-//! in memory that survives (third-party stores open their own files).
+//! in memory that survives (third-party stores open their own files). Keys that only the store knows are read at once, not on
+//! another thread while the table goes on.
 //!
 //! # Caveats
 //! - A batch is written and synced at one instant, at the end of its disk's latency. That a crash comes in the middle is drawn when

@@ -27,7 +27,6 @@ pub(in crate::world) struct ConnId {
 enum Hold {
     None,
     Quorum,
-    Fetch,
     Paused,
 }
 
@@ -42,8 +41,6 @@ pub(super) struct Conn {
     /// Bytes of input that were there when the quorum was asked, and those that a confirmed round allows reads of.
     asked_bytes: usize,
     granted: usize,
-    /// The command at the front has had its keys read.
-    fetched: bool,
 }
 
 /// What is to be done for a connection when its place in the log is reached.
@@ -107,7 +104,6 @@ impl Node {
             hold: Hold::None,
             asked_bytes: 0,
             granted: 0,
-            fetched: false,
         });
         conn.input.extend_from_slice(bytes);
         self.runnable.push_back(id);
@@ -148,7 +144,6 @@ impl Node {
             }
             if used > 0 {
                 conn.granted = conn.granted.saturating_sub(used);
-                conn.fetched = false;
             }
             conn.input = input[used..].to_vec();
             conn.decoder = decoder;
@@ -241,16 +236,6 @@ impl Node {
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.hold = Hold::None;
             self.runnable.push_back(id);
-        }
-    }
-
-    /// The keys that a connection waits for were read.
-    pub(super) fn fetched(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(&id)
-            && conn.hold == Hold::Fetch
-        {
-            conn.fetched = true;
-            self.release(id);
         }
     }
 
