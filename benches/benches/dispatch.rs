@@ -35,7 +35,7 @@ fn dispatch(criterion: &mut Criterion) {
                             builder.push(spec.id, args);
                         }
                     }
-                    let entry = builder.finish(1_700_000_000_000);
+                    let entry = builder.finish(1_700_000_000_000, 64 << 20);
                     if let Ok(mut reader) = EntryReader::new(&entry) {
                         let now_ms = reader.stamp_ms();
                         let mut words = Vec::new();

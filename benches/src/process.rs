@@ -89,6 +89,16 @@ impl Server {
         self.child.id()
     }
 
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// If there is no such process any more.
+    pub fn signal(&self, signal: rustix::process::Signal) -> Result<(), String> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = pid.ok_or("a process id that is none")?;
+        rustix::process::kill_process(pid, signal).map_err(|error| error.to_string())
+    }
+
     /// Ends it as `kill -9` does, and waits until it is gone.
     pub fn kill(mut self) {
         let _ = self.child.kill();
@@ -100,10 +110,7 @@ impl Server {
     /// # Errors
     /// If it is still there after `patience` (then it is killed), or ended with a failure.
     pub fn stop(mut self, patience: Duration) -> Result<(), String> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        if let Some(pid) = pid {
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM).map_err(|error| error.to_string())?;
-        }
+        self.signal(rustix::process::Signal::TERM)?;
         let deadline = Instant::now() + patience;
         loop {
             match self.child.try_wait() {
@@ -156,6 +163,18 @@ pub fn cpu_time(pid: u32) -> Option<Duration> {
     Some(Duration::from_millis((user + system) * 1000 / TICKS_PER_SECOND))
 }
 
+/// The memory that a process holds right now, in bytes; `None` if there is no such process.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix("kB")?;
+    Some(kib.trim().parse::<u64>().ok()? << 10)
+}
+
+/// How many processes wanted to run on this machine, on average over the last minute: what else it was doing.
+pub fn machine_load() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,8 +188,10 @@ mod tests {
     }
 
     #[test]
-    fn own_processor_time_is_readable() {
+    fn own_processor_time_and_memory_are_readable() {
         assert!(cpu_time(std::process::id()).is_some());
         assert!(cpu_time(u32::MAX).is_none());
+        assert!(resident_bytes(std::process::id()).is_some_and(|bytes| bytes > 1 << 20));
+        assert!(resident_bytes(u32::MAX).is_none());
     }
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use holdfast_bench::load::{Mix, Options, run};
@@ -25,8 +27,10 @@ fn options(server: &Server) -> Options {
         time: Duration::from_millis(100),
         warmup: Duration::ZERO,
         fill: false,
+        requests: None,
+        stop: None,
         seed: 1,
-        pid: Some(server.pid()),
+        pids: vec![server.pid()],
     }
 }
 
@@ -80,4 +84,16 @@ fn program_that_does_not_listen_is_reported_with_what_it_said() {
     command.args(["-c", "echo the disk is on fire >&2; exit 3"]);
     let error = Server::start(&mut command, &folder.path().join("stderr"), Duration::from_secs(60)).unwrap_err();
     assert!(error.contains("the disk is on fire") && error.contains('3'), "{error}");
+}
+
+#[test]
+fn closed_loop_stops_at_a_number_or_when_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = echo(&folder);
+    let endless = Options { time: Duration::from_secs(3600), ..options(&server) };
+    let report = run(&Options { requests: Some(1000), ..endless.clone() }).unwrap();
+    assert_eq!(report.replies, 1000);
+
+    let stop = Arc::new(AtomicBool::new(true));
+    assert_eq!(run(&Options { stop: Some(stop), ..endless }).unwrap().replies, 0);
 }

@@ -774,6 +774,13 @@ impl Raft {
             .fold(self.log.last(), u64::min)
     }
 
+    /// As [`Raft::slowest_matched`], but only of those replicas that take and answer appends right now: one that is on its
+    /// way, such as after a snapshot, and not one that is gone.
+    pub fn slowest_streamed(&self) -> u64 {
+        let streamed = self.peers.iter().filter(|peer| peer.mode == Mode::Replicate);
+        streamed.map(|peer| peer.matched).fold(self.log.last(), u64::min)
+    }
+
     /// The whole state, for display and tests.
     pub fn status(&self) -> Status {
         Status {

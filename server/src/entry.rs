@@ -5,9 +5,9 @@
 //! under a stable number, and every replica executes the same handler on them.
 //!
 //! ```text
-//!  entry  ┌─────────┬───────┬──────────────┬───────────┬────┬────┬───
-//!         │ version │ flags │ stamp_ms u64 │ count u32 │ op │ op │ …      integers little-endian
-//!         └─────────┴───────┴──────────────┴───────────┴────┴────┴───
+//!  entry  ┌─────────┬───────┬──────────────┬───────────┬─────────────────────┬────┬────┬───
+//!         │ version │ flags │ stamp_ms u64 │ count u32 │ value_bytes_max u32 │ op │ op │ …   integers little-endian
+//!         └─────────┴───────┴──────────────┴───────────┴─────────────────────┴────┴────┴───
 //!  op     ┌─────────────┬──────────┬─────────────┬────────────────────────────┬───
 //!         │ command u16 │ flags u8 │ argc varint │ length varint │ argument   │ …
 //!         └─────────────┴──────────┴─────────────┴────────────────────────────┴───
@@ -15,13 +15,21 @@
 //!
 //! The stamp is the group's time: the only clock that applying an entry may read. The first argument of a command is its
 //! name and is not logged: the number stands for it. An entry with no op only moves the group's time.
+//!
+//! The largest value that a command may make is a setting of the node that took it. It decides over what an APPEND does, so it is
+//! in the entry: replicas with other settings, and this one after a restart with another, do the same. Version 1 has no such
+//! field; it was written under the default.
 
 use bytes::Bytes;
 
 /// The version of the payload that this release writes.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Bytes before the first op.
-const HEADER_BYTES: usize = 14;
+const HEADER_BYTES: usize = 18;
+/// The version without a limit for values, its header, and the limit that it was written under.
+const VERSION_UNLIMITED: u8 = 1;
+const HEADER_UNLIMITED_BYTES: usize = 14;
+const VALUE_BYTES_MAX_UNLIMITED: u32 = 64 << 20;
 /// An entry is cut once it holds this many bytes, so that neither a follower's frame nor an apply grows without bound. A
 /// single larger command is an entry of its own.
 pub const ENTRY_BYTES_MAX: usize = 1 << 20;
@@ -61,8 +69,9 @@ impl EntryBuilder {
         self.bytes.len() >= ENTRY_BYTES_MAX
     }
 
-    /// Seals the entry with the group's time and starts the next one.
-    pub fn finish(&mut self, stamp_ms: u64) -> Bytes {
+    /// Seals the entry with the group's time and the largest value that its commands may make, in bytes, and starts the next
+    /// one.
+    pub fn finish(&mut self, stamp_ms: u64, value_bytes_max: usize) -> Bytes {
         let capacity = self.bytes.len().min(ENTRY_BYTES_MAX);
         let mut next = Vec::with_capacity(capacity);
         next.resize(HEADER_BYTES, 0);
@@ -70,6 +79,8 @@ impl EntryBuilder {
         bytes[0] = VERSION;
         bytes[2..10].copy_from_slice(&stamp_ms.to_le_bytes());
         bytes[10..14].copy_from_slice(&self.count.to_le_bytes());
+        let value_bytes_max = u32::try_from(value_bytes_max).unwrap_or(u32::MAX);
+        bytes[14..18].copy_from_slice(&value_bytes_max.to_le_bytes());
         self.count = 0;
         Bytes::from(bytes)
     }
@@ -96,6 +107,7 @@ pub enum EntryError {
 #[derive(Debug, Clone)]
 pub struct EntryReader<'a> {
     stamp_ms: u64,
+    value_bytes_max: u32,
     remaining: u32,
     rest: &'a [u8],
 }
@@ -106,20 +118,35 @@ impl<'a> EntryReader<'a> {
     /// # Errors
     /// When the version is unknown or the header is cut short.
     pub fn new(bytes: &'a [u8]) -> Result<Self, EntryError> {
-        let (header, rest) = bytes.split_at_checked(HEADER_BYTES).ok_or(EntryError::Malformed("short header"))?;
-        if header[0] != VERSION {
-            return Err(EntryError::Version(header[0]));
-        }
+        let length = match bytes.first() {
+            Some(&VERSION) => HEADER_BYTES,
+            Some(&VERSION_UNLIMITED) => HEADER_UNLIMITED_BYTES,
+            Some(&other) => return Err(EntryError::Version(other)),
+            None => 1,
+        };
+        let (header, rest) = bytes.split_at_checked(length).ok_or(EntryError::Malformed("short header"))?;
+        let value_bytes_max =
+            header.get(14..18).and_then(|b| b.try_into().ok()).map_or(VALUE_BYTES_MAX_UNLIMITED, u32::from_le_bytes);
         let mut stamp = [0; 8];
         stamp.copy_from_slice(&header[2..10]);
         let mut count = [0; 4];
         count.copy_from_slice(&header[10..14]);
-        Ok(EntryReader { stamp_ms: u64::from_le_bytes(stamp), remaining: u32::from_le_bytes(count), rest })
+        Ok(EntryReader {
+            stamp_ms: u64::from_le_bytes(stamp),
+            value_bytes_max,
+            remaining: u32::from_le_bytes(count),
+            rest,
+        })
     }
 
     /// The group's time in milliseconds since the epoch.
     pub fn stamp_ms(&self) -> u64 {
         self.stamp_ms
+    }
+
+    /// The largest value that the entry's commands may make, in bytes.
+    pub fn value_bytes_max(&self) -> usize {
+        self.value_bytes_max as usize
     }
 
     /// The next command's number, its arguments put behind `name` in `args`; `None` at the end.
@@ -243,11 +270,11 @@ mod tests {
         let mut builder = EntryBuilder::default();
         builder.push(7, &[b"SET", b"k", b"v\0\r\n"]);
         builder.push(9, &[b"FLUSHALL"]);
-        let bytes = builder.finish(1234);
+        let bytes = builder.finish(1234, 99);
         assert_eq!(builder.count(), 0);
         let mut reader = EntryReader::new(&bytes).unwrap();
         let mut args = Vec::new();
-        assert_eq!(reader.stamp_ms(), 1234);
+        assert_eq!((reader.stamp_ms(), reader.value_bytes_max()), (1234, 99));
         assert_eq!(reader.next(&mut args), Ok(Some(7)));
         assert_eq!(args, [&b""[..], b"k", b"v\0\r\n"]);
         assert_eq!(reader.next(&mut args), Ok(Some(9)));
@@ -257,9 +284,17 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_refused() {
-        let mut bytes = EntryBuilder::default().finish(0).to_vec();
-        bytes[0] = 2;
-        assert_eq!(EntryReader::new(&bytes).err(), Some(EntryError::Version(2)));
+        let mut bytes = EntryBuilder::default().finish(0, 0).to_vec();
+        bytes[0] = 3;
+        assert_eq!(EntryReader::new(&bytes).err(), Some(EntryError::Version(3)));
+    }
+
+    #[test]
+    fn entries_of_version_one_are_read_under_the_limit_of_their_time() {
+        let mut bytes = EntryBuilder::default().finish(5, 0)[..HEADER_UNLIMITED_BYTES].to_vec();
+        bytes[0] = VERSION_UNLIMITED;
+        let reader = EntryReader::new(&bytes).unwrap();
+        assert_eq!((reader.stamp_ms(), reader.value_bytes_max()), (5, 64 << 20));
     }
 
     proptest! {
@@ -286,7 +321,7 @@ mod tests {
                 builder.push(*command, &slices);
                 places.push(arena.push(*command, &slices));
             }
-            let bytes = builder.finish(5);
+            let bytes = builder.finish(5, 7);
             let mut reader = EntryReader::new(&bytes).unwrap();
             let mut args = Vec::new();
             for (place, (command, expected)) in places.into_iter().zip(&ops) {

@@ -353,8 +353,8 @@ fn wait_counts_the_replicas_that_have_a_write() {
 
 #[test]
 fn leader_that_is_asked_to_stop_hands_over_first() {
-    // An election without a hand-over would take at least three seconds.
-    let mut cluster = Cluster::start_with(&["--election-timeout", "3000"]);
+    // An election without a hand-over would take at least ten seconds.
+    let mut cluster = Cluster::start_with(&["--election-timeout", "10000"]);
     let leader = cluster.leader();
     let addresses: Vec<_> = (0..NODES).map(|place| cluster.address(place)).collect();
     let ended = AtomicBool::new(false);
@@ -396,7 +396,7 @@ fn leader_that_is_asked_to_stop_hands_over_first() {
         ended.store(true, Ordering::SeqCst);
     });
     let longest = longest.into_inner().expect("lock");
-    assert!(longest < Duration::from_secs(2), "nobody served for {longest:?}");
+    assert!(longest < Duration::from_secs(8), "nobody served for {longest:?}");
     cluster.restart(leader);
     cluster.wait_whole();
 }
@@ -445,8 +445,11 @@ fn cluster_commands_describe_the_real_nodes() {
     assert!(keys.items().len() == 2 && keys.items().iter().all(|key| key.text().starts_with("{tag}")), "{keys}");
     cluster.wait_whole();
     let follower = cluster.others(leader)[0];
-    let count = cluster.client(follower).run(&format!("CLUSTER COUNTKEYSINSLOT {slot}"));
-    assert_eq!(count, Value::Int(3), "what the node has, whoever leads");
+    let mut client = cluster.client(follower);
+    // What the node has, whoever leads.
+    until("the follower has applied all of it", || {
+        client.run(&format!("CLUSTER COUNTKEYSINSLOT {slot}")) == Value::Int(3)
+    });
     // A node that is gone is shown as that, and the map names the new leader.
     cluster.kill(leader);
     let next = cluster.leader();

@@ -193,13 +193,15 @@ fn measure(arguments: &Arguments, tool: Tool, server: &Server, pipeline: usize) 
                 pipeline,
                 value_bytes: arguments.value_bytes,
                 keys: arguments.keys.max(1),
-                mix: Mix { sets: 1, gets: 0 },
+                mix: Mix::SETS,
                 rate: None,
                 time: Duration::try_from_secs_f64(arguments.seconds).map_err(|error| error.to_string())?,
                 warmup: Duration::from_millis(300),
                 fill: false,
+                requests: None,
+                stop: None,
                 seed: 1,
-                pid: Some(server.pid()),
+                pids: vec![server.pid()],
             };
             let report = run(&options)?;
             if let Some(error) = report.first_error {
@@ -251,13 +253,7 @@ fn benchmark(arguments: &Arguments, address: SocketAddr, pipeline: usize, reques
 }
 
 fn median(samples: &[Sample], field: impl Fn(&Sample) -> f64) -> f64 {
-    let mut figures: Vec<f64> = samples.iter().map(field).collect();
-    figures.sort_by(f64::total_cmp);
-    match figures.len() {
-        0 => f64::NAN,
-        odd if odd % 2 == 1 => figures[odd / 2],
-        even => (figures[even / 2 - 1] + figures[even / 2]) / 2.0,
-    }
+    holdfast_bench::stats::median(samples.iter().map(field))
 }
 
 fn print(arguments: &Arguments, tool: Tool, contenders: &[Contender], samples: &[Vec<Vec<Sample>>]) {

@@ -4,8 +4,8 @@
 //! The server runs on a real disk, and the machine stays up: this shows that nothing acknowledged is kept in the process
 //! only. It says nothing about a power cut, after which unsynced pages are gone too.
 
-use std::io::{IsTerminal, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -13,12 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use holdfast_bench::connection::Connection;
 use holdfast_bench::crash::ledger::parse_number;
 use holdfast_bench::crash::plan::SHARED_COUNTER;
 use holdfast_bench::crash::{Ledger, Plan, Reader, Settled};
 use holdfast_bench::process::{Server, tail};
 use holdfast_bench::random::Random;
-use holdfast_bench::wire::{Reply, put_command, read_reply};
+use holdfast_bench::wire::Reply;
 
 /// Kills a server under load and checks, after each restart, that every acknowledged write is there.
 ///
@@ -274,7 +275,7 @@ impl<'a> Campaign<'a> {
     }
 
     fn check(&mut self, server: &Server, reached: &[Reached], full: bool) -> Result<Settled, String> {
-        let mut connection = Connection::open(server.address())?;
+        let mut connection = Connection::open(server.address(), READ_PATIENCE)?;
         let (mut least, mut most) = (self.shared, self.shared);
         let mut round = Settled::default();
         for (ledger, reached) in self.ledgers.iter_mut().zip(reached) {
@@ -317,7 +318,7 @@ fn write(
     stop: &AtomicBool,
 ) -> Result<Reached, String> {
     let mut reached = Reached { acked_end: first, sent_end: first, refused: None };
-    let mut connection = match Connection::open(address) {
+    let mut connection = match Connection::open(address, READ_PATIENCE) {
         Ok(connection) => connection,
         // A short round may end before its last writer has connected.
         Err(_) => return Ok(reached),
@@ -331,7 +332,7 @@ fn write(
             reached.sent_end += 1;
         }
         // From here on they may have happened, whatever the socket says.
-        if connection.stream.write_all(&out).is_err() {
+        if connection.send(&out).is_err() {
             break;
         }
         while reached.acked_end < reached.sent_end {
@@ -350,61 +351,4 @@ fn write(
         }
     }
     Ok(reached)
-}
-
-/// A plain blocking connection.
-struct Connection {
-    stream: TcpStream,
-    received: Vec<u8>,
-    start: usize,
-}
-
-impl Connection {
-    fn open(address: SocketAddr) -> Result<Self, String> {
-        let stream = TcpStream::connect(address).map_err(|error| format!("cannot connect to {address}: {error}"))?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        stream.set_read_timeout(Some(READ_PATIENCE)).map_err(|error| error.to_string())?;
-        Ok(Connection { stream, received: Vec::new(), start: 0 })
-    }
-
-    /// Waits for the next reply and looks at it.
-    fn next<R>(&mut self, look: impl FnOnce(&Reply<'_>) -> R) -> Result<R, String> {
-        loop {
-            if let Some((reply, length)) = read_reply(&self.received[self.start..])? {
-                let result = look(&reply);
-                self.start += length;
-                return Ok(result);
-            }
-            self.received.drain(..self.start);
-            self.start = 0;
-            let end = self.received.len();
-            // Doubling: a large reply is not parsed from its beginning more often than its size has doubled.
-            self.received.resize((end * 2).max(64 << 10), 0);
-            let read = self.stream.read(&mut self.received[end..]);
-            self.received.truncate(end + *read.as_ref().unwrap_or(&0));
-            match read {
-                Ok(0) => return Err("the server closed the connection".into()),
-                Ok(_) => {}
-                Err(error) => return Err(format!("the connection failed: {error}")),
-            }
-        }
-    }
-}
-
-impl Reader for Connection {
-    fn read(&mut self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, String> {
-        let mut out = Vec::new();
-        for key in keys {
-            put_command(&mut out, &[b"GET", key]);
-        }
-        self.stream.write_all(&out).map_err(|error| format!("the connection failed: {error}"))?;
-        let mut values = Vec::with_capacity(keys.len());
-        for key in keys {
-            values.push(self.next(|reply| match reply {
-                Reply::Bulk(value) => Ok(value.map(<[u8]>::to_vec)),
-                other => Err(format!("GET {} was answered with {other:?}", key.escape_ascii())),
-            })??);
-        }
-        Ok(values)
-    }
 }

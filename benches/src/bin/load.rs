@@ -92,8 +92,10 @@ fn measure(arguments: Arguments) -> Result<String, String> {
         time: time(arguments.seconds, "seconds")?,
         warmup: time(arguments.warmup, "warmup")?,
         fill: arguments.fill,
+        requests: None,
+        stop: None,
         seed: arguments.seed,
-        pid: arguments.pid.or_else(|| local_pid(address)),
+        pids: arguments.pid.or_else(|| local_pid(address)).into_iter().collect(),
     };
     let report = run(&options)?;
     Ok(if arguments.json { report.json().to_string() } else { report.text() })

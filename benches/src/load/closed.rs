@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tokio::io::AsyncWriteExt;
@@ -18,9 +20,25 @@ use super::{Costs, Options};
 struct Schedule {
     measure_from: Instant,
     end: Instant,
-    /// `fill`: the next key to write, and how many there are.
-    next_key: Cell<u64>,
-    keys: u64,
+    /// `fill`: the next key to write. Otherwise the requests that were asked so far.
+    next: Cell<u64>,
+    /// Where that ends.
+    requests_max: u64,
+    stop: Option<Arc<AtomicBool>>,
+}
+
+impl Schedule {
+    /// The number of the next request, if there is to be one. Those of one batch are taken one after the other, so `within`
+    /// says whether a batch is under way: it isn't cut short by the time.
+    fn take(&self, fill: bool, within: bool) -> Option<u64> {
+        let number = self.next.get();
+        let runs = || Instant::now() < self.end && !self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed));
+        if number >= self.requests_max || !(fill || within || runs()) {
+            return None;
+        }
+        self.next.set(number + 1);
+        Some(number)
+    }
 }
 
 pub(super) async fn run(options: &Options) -> Result<Report, String> {
@@ -33,8 +51,9 @@ pub(super) async fn run(options: &Options) -> Result<Report, String> {
     let schedule = Rc::new(Schedule {
         measure_from,
         end: measure_from + options.time,
-        next_key: Cell::new(0),
-        keys: options.keys,
+        next: Cell::new(0),
+        requests_max: if options.fill { options.keys } else { options.requests.unwrap_or(u64::MAX) },
+        stop: options.stop.clone(),
     });
     let tasks = LocalSet::new();
     let clients: Vec<_> = streams
@@ -50,13 +69,13 @@ pub(super) async fn run(options: &Options) -> Result<Report, String> {
     tasks
         .run_until(async move {
             tokio::time::sleep_until(measure_from.into()).await;
-            let before = Costs::now(options);
+            let before = Costs::now(&options.pids);
             let mut tallies = Vec::new();
             for client in clients {
                 tallies.push(client.await.map_err(|error| format!("a client failed: {error}"))??);
             }
             let elapsed = measure_from.elapsed();
-            Report::new(tallies, elapsed, Costs::now(options).since(before))
+            Report::new(tallies, elapsed, Costs::now(&options.pids).since(before))
         })
         .await
 }
@@ -73,14 +92,11 @@ async fn client(
     loop {
         out.clear();
         let mut waiting = 0;
-        if options.fill {
-            while waiting < options.pipeline.max(1) && schedule.next_key.get() < schedule.keys {
-                requests.put_set(schedule.next_key.replace(schedule.next_key.get() + 1), &mut out);
-                waiting += 1;
-            }
-        } else if Instant::now() < schedule.end {
-            waiting = options.pipeline.max(1);
-            (0..waiting).for_each(|_| requests.put(&mut out));
+        while waiting < options.pipeline.max(1)
+            && let Some(number) = schedule.take(options.fill, waiting > 0)
+        {
+            if options.fill { requests.set(number) } else { requests.draw() }.put(&mut out);
+            waiting += 1;
         }
         if waiting == 0 {
             return Ok(tally);

@@ -22,10 +22,12 @@ mod report;
 mod requests;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-pub use report::Report;
-pub use requests::Mix;
+pub use report::{Report, Tally};
+pub use requests::{Mix, Request, Requests};
 
 use crate::process::cpu_time;
 
@@ -52,10 +54,14 @@ pub struct Options {
     pub warmup: Duration,
     /// Write every key once, in order, instead of running for a time.
     pub fill: bool,
+    /// Closed loop: stop after so many requests, even if time is left.
+    pub requests: Option<u64>,
+    /// Closed loop: stop when somebody sets this, even if time is left.
+    pub stop: Option<Arc<AtomicBool>>,
     /// Repeats the same keys and values.
     pub seed: u64,
-    /// The server's process, to count its processor time.
-    pub pid: Option<u32>,
+    /// The server's processes, to count their processor time.
+    pub pids: Vec<u32>,
 }
 
 /// Runs the load on this thread (and a pacer, if the loop is open).
@@ -72,19 +78,23 @@ pub fn run(options: &Options) -> Result<Report, String> {
     }
 }
 
-/// Processor time of the server and of this process at one moment.
+/// Processor time of the server and of this process: up to one moment, or between two.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Costs {
+pub struct Costs {
     server: Option<Duration>,
     generator: Option<Duration>,
 }
 
 impl Costs {
-    fn now(options: &Options) -> Self {
-        Costs { server: options.pid.and_then(cpu_time), generator: cpu_time(std::process::id()) }
+    /// What the server's processes and this one have used up to now. Without processes, or when one of them is gone, the
+    /// server's is not known.
+    pub fn now(pids: &[u32]) -> Self {
+        let server = if pids.is_empty() { None } else { pids.iter().map(|pid| cpu_time(*pid)).sum() };
+        Costs { server, generator: cpu_time(std::process::id()) }
     }
 
-    fn since(self, earlier: Costs) -> Costs {
+    /// What was used between `earlier` and this.
+    pub fn since(self, earlier: Costs) -> Costs {
         let difference = |now: Option<Duration>, then: Option<Duration>| Some(now?.saturating_sub(then?));
         Costs {
             server: difference(self.server, earlier.server),

@@ -68,9 +68,9 @@ pub(super) async fn run(options: &Options, rate: u64) -> Result<Report, String> 
         std::thread::spawn(move || pace(&lanes, rate, start, measure_from, end))
     };
     tokio::time::sleep_until(measure_from.into()).await;
-    let before = Costs::now(options);
+    let before = Costs::now(&options.pids);
     tokio::time::sleep_until(end.into()).await;
-    let costs = Costs::now(options).since(before);
+    let costs = Costs::now(&options.pids).since(before);
     let lag = pacer.join().map_err(|_| "the pacer failed".to_owned())?;
 
     let deadline = tokio::time::Instant::now() + LAST_REPLIES_PATIENCE;
@@ -134,7 +134,7 @@ async fn write(mut writer: OwnedWriteHalf, mut requests: Requests, lane: Arc<Lan
                 && let Some(due) = queues.due.pop_front()
             {
                 queues.inflight.push_back(due);
-                requests.put(&mut out);
+                requests.draw().put(&mut out);
             }
             if out.is_empty() && queues.finished && queues.due.is_empty() {
                 break;

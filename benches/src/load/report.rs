@@ -33,21 +33,29 @@ pub struct Report {
     pub generator_cpu: Option<Duration>,
 }
 
-/// What one connection counts.
+/// What one client counts. It holds a histogram of some 200 KiB, so that many requests should share one.
 #[derive(Debug)]
-pub(crate) struct Tally {
-    pub(crate) replies: u64,
-    pub(crate) errors: u64,
-    pub(crate) first_error: Option<String>,
-    pub(crate) latency: Histogram<u64>,
+pub struct Tally {
+    replies: u64,
+    errors: u64,
+    first_error: Option<String>,
+    latency: Histogram<u64>,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Tally {
-    pub(crate) fn new() -> Self {
+    /// Nothing counted yet.
+    pub fn new() -> Self {
         Tally { replies: 0, errors: 0, first_error: None, latency: histogram() }
     }
 
-    pub(crate) fn count(&mut self, latency: Duration, error: Option<&[u8]>) {
+    /// Counts a reply, and its text if it was an error.
+    pub fn count(&mut self, latency: Duration, error: Option<&[u8]>) {
         self.replies += 1;
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         self.latency.saturating_record(nanos);
@@ -63,7 +71,11 @@ pub(crate) fn histogram() -> Histogram<u64> {
 }
 
 impl Report {
-    pub(crate) fn new(tallies: Vec<Tally>, elapsed: Duration, costs: Costs) -> Result<Self, String> {
+    /// Sums up what the clients counted in the time `elapsed`.
+    ///
+    /// # Errors
+    /// If the histograms can't be added; those of [`Tally`] can.
+    pub fn new(tallies: Vec<Tally>, elapsed: Duration, costs: Costs) -> Result<Self, String> {
         let mut latency = histogram();
         let (mut replies, mut errors, mut first_error) = (0, 0, None);
         for tally in tallies {
@@ -95,6 +107,11 @@ impl Report {
         per_reply(self.server_cpu, self.replies)
     }
 
+    /// Microseconds of the generator's processor time per reply.
+    pub fn generator_micros(&self) -> Option<f64> {
+        per_reply(self.generator_cpu, self.replies)
+    }
+
     /// The latency below which this share of the requests stayed, in milliseconds.
     pub fn millis(&self, quantile: f64) -> f64 {
         self.latency.value_at_quantile(quantile) as f64 / 1e6
@@ -124,7 +141,7 @@ impl Report {
         if let Some(micros) = self.server_micros() {
             text.push_str(&format!("server CPU: {micros:.2} us per request\n"));
         }
-        if let Some(micros) = per_reply(self.generator_cpu, self.replies) {
+        if let Some(micros) = self.generator_micros() {
             text.push_str(&format!("generator CPU: {micros:.2} us per request\n"));
         }
         text.push_str(&format!("errors: {}", self.errors));
@@ -149,7 +166,7 @@ impl Report {
             "errors": self.errors,
             "first_error": self.first_error,
             "server_cpu_us_per_request": self.server_micros(),
-            "generator_cpu_us_per_request": per_reply(self.generator_cpu, self.replies),
+            "generator_cpu_us_per_request": self.generator_micros(),
         })
     }
 }

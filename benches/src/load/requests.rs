@@ -14,6 +14,13 @@ pub struct Mix {
     pub gets: u32,
 }
 
+impl Mix {
+    /// Only `SET`.
+    pub const SETS: Mix = Mix { sets: 1, gets: 0 };
+    /// Only `GET`.
+    pub const GETS: Mix = Mix { sets: 0, gets: 1 };
+}
+
 impl FromStr for Mix {
     type Err = String;
 
@@ -26,9 +33,28 @@ impl FromStr for Mix {
     }
 }
 
+/// A request, before it is put into a protocol's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// Write this value to this key.
+    Set(&'a [u8], &'a [u8]),
+    /// Read this key.
+    Get(&'a [u8]),
+}
+
+impl Request<'_> {
+    /// Appends it as a command of the Redis protocol.
+    pub(crate) fn put(self, out: &mut Vec<u8>) {
+        match self {
+            Request::Set(key, value) => put_command(out, &[b"SET", key, value]),
+            Request::Get(key) => put_command(out, &[b"GET", key]),
+        }
+    }
+}
+
 /// A source of requests; each connection has its own.
 #[derive(Debug)]
-pub(crate) struct Requests {
+pub struct Requests {
     random: Random,
     mix: Mix,
     keys: u64,
@@ -37,33 +63,34 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    pub(crate) fn new(seed: u64, mix: Mix, keys: u64, value_bytes: usize) -> Self {
+    /// A source that the seed determines. The mix must have a part that isn't zero.
+    pub fn new(seed: u64, mix: Mix, keys: u64, value_bytes: usize) -> Self {
         let mut random = Random::new(seed);
         let mut value = vec![0; value_bytes];
         random.fill(&mut value);
         Requests { random, mix, keys: keys.max(1), value, key: Vec::new() }
     }
 
-    /// Appends a request for a random key.
-    pub(crate) fn put(&mut self, out: &mut Vec<u8>) {
+    /// A request for a random key.
+    pub fn draw(&mut self) -> Request<'_> {
         let number = self.random.below(self.keys);
         let all = u64::from(self.mix.sets) + u64::from(self.mix.gets);
         if self.random.below(all) < u64::from(self.mix.sets) {
-            self.put_set(number, out);
+            self.set(number)
         } else {
             self.name(number);
-            put_command(out, &[b"GET", &self.key]);
+            Request::Get(&self.key)
         }
     }
 
-    /// Appends a `SET` of a certain key.
-    pub(crate) fn put_set(&mut self, number: u64, out: &mut Vec<u8>) {
+    /// A write of a certain key.
+    pub fn set(&mut self, number: u64) -> Request<'_> {
         self.name(number);
         // Values differ, so that a store can't gain by their being equal.
         let stamp = self.random.bits().to_le_bytes();
         let length = self.value.len().min(stamp.len());
         self.value[..length].copy_from_slice(&stamp[..length]);
-        put_command(out, &[b"SET", &self.key, &self.value]);
+        Request::Set(&self.key, &self.value)
     }
 
     fn name(&mut self, number: u64) {
@@ -82,7 +109,7 @@ mod tests {
         let mut sets = 0;
         for _ in 0..4000 {
             let mut out = Vec::new();
-            requests.put(&mut out);
+            requests.draw().put(&mut out);
             sets += u32::from(out.starts_with(b"*3\r\n$3\r\nSET"));
         }
         assert!((900..1100).contains(&sets), "{sets}");

@@ -52,13 +52,9 @@ impl InstallJob {
             while self.shared.sweep_rows(self.group, present, None)? {}
             lock(&self.base).installing = Some(self.incarnation);
         }
-        let written = write_rows(&self.shared, &self.header, self.incarnation, rows);
-        let mut base = lock(&self.base);
-        base.installing = None;
-        let (meta, counts) = written.map_err(|error| self.shared.locate(error))?;
-        base.meta = meta;
-        base.counts = counts;
-        drop(base);
+        let written = write_rows(&self.shared, &self.header, self.incarnation, Some(&self.base), rows);
+        lock(&self.base).installing = None;
+        written.map_err(|error| self.shared.locate(error))?;
         let durable = match self.shared.store.durability() {
             Durability::ProcessCrash => {
                 let _turn = lock(&self.shared.write_turn);
@@ -73,13 +69,14 @@ impl InstallJob {
     }
 }
 
-/// Writes rows and the generation that makes them current; what the store then holds comes back.
+/// Writes rows and the generation that makes them current; `base`, if there is one already, learns of it.
 pub(super) fn write_rows(
     shared: &Shared,
     header: &SnapshotHeader,
     incarnation: u64,
+    base: Option<&Mutex<GroupBase>>,
     source: &mut dyn Iterator<Item = Result<ViewRow>>,
-) -> Result<(Meta, Vec<u32>)> {
+) -> Result<()> {
     let SnapshotHeader { group, applied, .. } = *header;
     let mut counts = vec![0u32; SLOTS];
     let mut last: Option<(u16, u64, Box<[u8]>)> = None;
@@ -121,7 +118,14 @@ pub(super) fn write_rows(
         }
         sink.put(&rows::meta_key(group), &meta.encode(), &[])
     })?;
-    Ok((meta, counts))
+    // NB: within the same turn. A flush of the old incarnation that came in between would still take itself for current, and
+    // put its own state over this one's.
+    if let Some(base) = base {
+        let mut base = lock(base);
+        base.meta = meta;
+        base.counts = counts;
+    }
+    Ok(())
 }
 
 fn push_part(sink: &mut dyn RowSink, part: &Part) -> Result<()> {

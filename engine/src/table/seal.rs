@@ -131,7 +131,7 @@ impl Sealer {
                 if empty {
                     // Sound to its last byte first: a store filled by half would be worse than an empty one.
                     SnapshotFile::verify(&self.vfs, &path)?;
-                    install::write_rows(shared, &header, header.incarnation, &mut { file })?;
+                    install::write_rows(shared, &header, header.incarnation, None, &mut { file })?;
                     tracing::warn!(path = %path.display(), group, index = applied.index, "the group's state was rebuilt");
                 }
                 Ok(applied)

@@ -630,6 +630,28 @@ fn installed_state_replaces_everything() {
     assert_eq!(len(&mut table), 50);
 }
 
+/// A flush that was under way when a snapshot came ended during its installation, and its state then looked like a step back.
+#[test]
+fn flush_that_ends_during_an_install_is_no_step_back() {
+    let (_tables, mut from) = open_on(Box::new(MemStore::persistent()), FlusherMode::Inline);
+    put(&mut from, "new", "snapshot");
+    let view = from.view().unwrap();
+
+    let (tables, mut table) = open_on(Box::new(MemStore::persistent()), FlusherMode::Thread);
+    put(&mut table, "old", "1");
+    let target = Applied { index: 1_000, term: 3, stamp_ms: 5_000 };
+    let job = table.install(&SnapshotHeader::whole(table.group(), target, 7), 1_000).unwrap();
+    table.freeze();
+    table.maintain(1_000, u64::MAX).unwrap();
+    tables.wait_idle().unwrap();
+    let installed = job.run(&mut view.rows(0, u16::MAX)).unwrap();
+    table.finish_install(installed);
+    table.maintain(2_000, u64::MAX).unwrap();
+    assert_eq!((table.applied(), table.durable()), (target, target));
+    assert_eq!(get(&mut table, "old"), None);
+    assert_eq!(get(&mut table, "new").as_deref(), Some("snapshot"));
+}
+
 #[test]
 fn attachment_is_stored_with_the_index_at_which_it_was_set() {
     let store = MemStore::persistent();

@@ -55,6 +55,10 @@ use std::sync::Arc;
 
 /// Payload bytes that one housekeeping round may copy forward to let an old segment go.
 const REWRITE_BYTES_MAX: usize = 1 << 20;
+/// So many times the log's limit the log may take for followers that are being served: with a snapshot, or with entries after
+/// one. Cut off at the limit itself, a follower whose snapshot takes as long as the log takes to grow by it would need one snapshot
+/// after the other, each of them dearer than the log that it saves.
+const SERVED_LOG_FACTOR: u64 = 4;
 /// Bits of an incarnation below the entry's index: see [`crate::replica`]'s keyspace.
 const INCARNATION_OP_BITS: u32 = 20;
 
@@ -456,9 +460,13 @@ impl Host {
         }
     }
 
-    /// A snapshot arrived whole and was checked. An older one of the group is forgotten, and its file's path comes back.
+    /// A snapshot arrived whole and was checked. Of two the older is forgotten, and its file's path comes back.
     pub fn received(&mut self, group: GroupId, path: PathBuf, header: SnapshotHeader) -> Option<PathBuf> {
         let old = self.received.iter().position(|received| received.group == group);
+        if old.is_some_and(|at| self.received[at].header.applied > header.applied) {
+            // What was late must not take the place of what is announced next.
+            return Some(path);
+        }
         let old = old.map(|at| self.received.swap_remove(at).path);
         self.received.push(Received { group, path, header });
         old
@@ -582,7 +590,6 @@ impl Host {
         if self.fault.is_some() {
             return Upkeep::default();
         }
-        let over = self.log.log_bytes() >= self.log_bytes_max / 2;
         let flush = self.log_wants_flush();
         if flush {
             self.flush_asked_bytes = self.sealed_bytes;
@@ -603,7 +610,7 @@ impl Host {
                         replica.checkpoints += done.retired as u64;
                         replica.checkpoint_last_ms = clock_ms;
                     }
-                    let keep = if over { done.durable.index } else { self.kept_from(place, done.durable.index) };
+                    let keep = self.kept_from(place, done.durable.index);
                     if keep > 0 {
                         self.log.compact(self.replicas[place].group, keep);
                     }
@@ -625,11 +632,20 @@ impl Host {
         upkeep
     }
 
-    /// Up to where a group's log may go, so that followers in reach can still catch up by entries.
+    /// Up to where a group's log may go, so that followers can still catch up by entries: while the log is short all of them,
+    /// beyond that those that are being served, and at last none.
     fn kept_from(&self, place: usize, durable: u64) -> u64 {
         let replica = &self.replicas[place];
-        let sending = self.sending.iter().filter(|sent| sent.0 == replica.group).map(|sent| sent.1);
-        sending.chain([replica.raft.slowest_matched(), durable]).min().unwrap_or(durable)
+        let log_bytes = self.log.log_bytes();
+        let mut keep = durable;
+        if log_bytes < self.log_bytes_max / 2 {
+            keep = keep.min(replica.raft.slowest_matched());
+        }
+        if log_bytes < self.log_bytes_max.saturating_mul(SERVED_LOG_FACTOR) {
+            let sending = self.sending.iter().filter(|sent| sent.0 == replica.group).map(|sent| sent.1);
+            keep = sending.chain([replica.raft.slowest_streamed(), keep]).min().unwrap_or(keep);
+        }
+        keep
     }
 
     /// Whether the log has grown by so much that the memtables above it should go to the store, small as they may be: keys

@@ -196,8 +196,11 @@ fn open_replica(
     }
     table.check_meets_log(view.first_index())?;
     let applied = table.applied();
-    if applied.index > view.last_index() && applied.index > BASE.0 {
-        // A snapshot was put into the store, and the node stopped before its log was cut for it. What the log holds is older.
+    // A snapshot was put into the store, and the node stopped before its log was cut for it: what the log holds is older, or
+    // was never committed.
+    let other =
+        applied.index >= view.compacted().0 && view.term(applied.index).is_some_and(|term| term != applied.term);
+    if (applied.index > view.last_index() || other) && applied.index > BASE.0 {
         tracing::info!(group, index = applied.index, "the log starts anew after the snapshot that was installed last");
         let state = view.hard_state();
         let term = state.term.max(applied.term);

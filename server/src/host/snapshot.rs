@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 /// About how many bytes a chunk holds.
 const CHUNK_BYTES: usize = 256 << 10;
+/// So many bytes of an arriving snapshot are synced together.
+const SYNC_BYTES: u64 = 64 << 20;
 /// The last slot.
 const SLOT_LAST: u16 = crate::slot::SLOT_COUNT - 1;
 
@@ -48,6 +50,7 @@ pub struct Incoming {
     path: PathBuf,
     file: Box<dyn VfsFile>,
     offset: u64,
+    synced: u64,
 }
 
 impl Incoming {
@@ -61,7 +64,7 @@ impl Incoming {
         let failed = |error| Error::io("create", &path, error);
         let file = vfs.open(&path, true).map_err(failed)?;
         file.set_len(0).map_err(failed)?;
-        Ok(Incoming { vfs: vfs.clone(), path, file, offset: 0 })
+        Ok(Incoming { vfs: vfs.clone(), path, file, offset: 0, synced: 0 })
     }
 
     /// Bytes written so far.
@@ -77,6 +80,11 @@ impl Incoming {
         let written = self.file.write_all_at(&[IoSlice::new(bytes)], self.offset);
         written.map_err(|error| Error::io("write", &self.path, error))?;
         self.offset += bytes.len() as u64;
+        if self.offset - self.synced >= SYNC_BYTES {
+            // A piece at a time, so that the sync at the end is not of gigabytes.
+            self.file.sync_data().map_err(|error| Error::io("sync", &self.path, error))?;
+            self.synced = self.offset;
+        }
         Ok(())
     }
 

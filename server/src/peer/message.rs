@@ -110,7 +110,7 @@ impl PeerMessage {
     pub fn lane(&self) -> Lane {
         match self {
             PeerMessage::Raft { message, .. } => match message.body {
-                MessageBody::Append { .. } | MessageBody::Snapshot { .. } => Lane::Bulk,
+                MessageBody::Append { .. } => Lane::Bulk,
                 _ => Lane::Control,
             },
             PeerMessage::SnapshotChunk(_) => Lane::Bulk,

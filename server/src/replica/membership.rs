@@ -77,13 +77,17 @@ impl Leader<'_> {
             }
         }
         let mut newcomers = members.nodes.keys().filter(|id| !conf.contains(**id) && leaving != Some(**id));
-        if let Some(id) = newcomers.next() {
+        let room = conf.learners.len() < holdfast_raft::membership::LEARNERS_MAX;
+        if let Some(id) = newcomers.next().filter(|_| room) {
             return Some(MembershipStep::Change(ConfChange::one(ConfStep::AddLearner(*id))));
         }
+        // NB: a short log is no reason to trust a learner that was never heard: it may not even know that it was taken in, and
+        // with its vote counted nobody could be elected who would tell it.
         let ready = self.peers.iter().find(|peer| {
             conf.learners.contains(&peer.id)
                 && leaving != Some(peer.id)
                 && !peer.awaits_snapshot
+                && peer.matched > 0
                 && peer.matched + CAUGHT_UP_ENTRIES >= self.last_index
         });
         ready.map(|peer| MembershipStep::Change(ConfChange::one(ConfStep::AddVoter(peer.id))))

@@ -59,6 +59,10 @@ pub(super) struct Cluster {
     hints: Vec<(NodeId, Address)>,
     leader_last: Option<NodeId>,
     led: bool,
+    /// This node stops, and gives leadership to another before.
+    handing_over: bool,
+    /// Leadership is handed over on an operator's word; given up by then, on the shard's own clock.
+    hand_over_until_ms: u64,
     /// Nodes that wait to be taken in.
     joins: Vec<(u128, oneshot::Sender<JoinReply>)>,
     member_asked_ms: u64,
@@ -155,6 +159,8 @@ impl Shard {
                 hints: start.hints,
                 leader_last: role.leader,
                 led: role.role == Role::Leader,
+                handing_over: false,
+                hand_over_until_ms: 0,
                 joins: Vec::new(),
                 member_asked_ms: 0,
                 readers: Vec::new(),
@@ -251,12 +257,17 @@ impl Shard {
     pub(super) fn carry_out_cluster(&mut self, outputs: &mut Outputs) {
         for (group, message) in outputs.messages.drain(..) {
             let Some(cluster) = &self.cluster else { continue };
-            let (to, appends) = (message.to, matches!(message.body, MessageBody::Append { .. }));
-            if !cluster.peers.send(to, PeerMessage::Raft { group, message })
-                && appends
-                && let Some(replica) = self.host.replica_mut(group)
-            {
-                // For want of a link or of room: don't let the pipeline run ahead.
+            let to = message.to;
+            let appends = matches!(message.body, MessageBody::Append { .. });
+            let announces = matches!(message.body, MessageBody::Snapshot { .. });
+            if cluster.peers.send(to, PeerMessage::Raft { group, message }) {
+                continue;
+            }
+            // For want of a link or of room.
+            if announces {
+                self.announcement_lost(group, to);
+            } else if appends && let Some(replica) = self.host.replica_mut(group) {
+                // Don't let the pipeline run ahead.
                 replica.unreachable(to);
             }
         }
@@ -308,6 +319,7 @@ impl Shard {
             self.lose_under_way();
         }
         if leads && !led {
+            self.begin_hand_over_for(0);
             self.correct_own_entry();
         }
     }
@@ -350,8 +362,21 @@ impl Shard {
         }
     }
 
+    /// Whether reads wait for the quorum's word.
+    pub(super) fn has_readers(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| !cluster.readers.is_empty() || !cluster.asked.is_empty())
+    }
+
+    /// Lets all reads go that wait for the quorum's word, without it: they are dispatched again, and told who leads.
+    pub(super) fn release_readers(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let mut keys = std::mem::take(&mut cluster.readers);
+        keys.extend(std::mem::take(&mut cluster.asked).into_iter().flat_map(|asked| asked.conns));
+        keys.into_iter().for_each(|key| self.release(key));
+    }
+
     /// Lets reads go on that are confirmed and whose index is applied.
-    fn serve_confirmed(&mut self) {
+    pub(super) fn serve_confirmed(&mut self) {
         let applied = self.host.data().applied().index;
         loop {
             let Some(cluster) = &mut self.cluster else { return };
@@ -417,7 +442,7 @@ impl Shard {
         } else if taken {
             let reason = format!("another node of the cluster has the peer address {}", member.peer);
             Some(JoinReply::Refused { reason })
-        } else if cluster.joins.len() >= JOINS_MAX {
+        } else if cluster.joins.iter().filter(|(_, reply)| !reply.is_closed()).count() >= JOINS_MAX {
             Some(answer("too many nodes are joining"))
         } else {
             None
@@ -426,6 +451,7 @@ impl Shard {
             let _ = reply.send(early);
             return;
         }
+        cluster.joins.retain(|(_, reply)| !reply.is_closed());
         cluster.joins.push((folder, reply));
         if known {
             self.answer_joins();
@@ -495,15 +521,13 @@ impl Shard {
         for (_, reply) in cluster.joins.drain(..) {
             let _ = reply.send(JoinReply::Retry { reason: "this node was removed".to_owned() });
         }
-        let asked = std::mem::take(&mut cluster.asked).into_iter().flat_map(|asked| asked.conns);
-        let held: Vec<ConnKey> = std::mem::take(&mut cluster.readers).into_iter().chain(asked).collect();
         // NB: without the mark it would find out again after a restart.
         if let Err(error) = crate::membership::mark_removed(self.host.folder()) {
             tracing::warn!(%error, "the folder can't be marked as that of a removed node");
         }
         self.host.retire();
         self.lose_under_way();
-        held.into_iter().for_each(|key| self.release(key));
+        self.release_readers();
         self.topology_changed = true;
     }
 
@@ -571,7 +595,8 @@ impl Shard {
         let group = GroupView {
             id: DATA_GROUP,
             term: status.role.term,
-            leader: status.role.leader.filter(|_| !cluster.removed),
+            // One that is halted leads no more, whatever its Raft still says.
+            leader: status.role.leader.filter(|id| (*id != me || self.leads()) && !cluster.removed),
             leader_last: cluster.leader_last,
             voters: present(&conf.voters),
             learners: present(&conf.learners),
@@ -603,18 +628,48 @@ impl Shard {
         self.cluster.is_some() && self.turn.is_full()
     }
 
-    /// Hands leadership to the follower that is furthest, if there is one in reach. `true`: it was asked to take over.
-    pub(super) fn hand_over(&mut self) -> bool {
-        let Some(cluster) = &self.cluster else { return false };
-        let raft = self.host.data().raft();
-        if !raft.is_leader() {
-            return false;
+    /// From now on nothing is proposed, if there is somebody to hand leadership to; clients wait until that one leads.
+    pub(super) fn begin_hand_over(&mut self) -> bool {
+        let begun = self.host.data().successor().is_some();
+        if let Some(cluster) = &mut self.cluster {
+            cluster.handing_over = begun;
         }
-        let voters = &raft.conf_state().voters;
-        let peers = raft.status().peers;
-        let reachable = peers.iter().filter(|peer| voters.contains(&peer.id) && cluster.peers.is_connected(peer.id));
-        let Some(target) = reachable.max_by_key(|peer| peer.matched).map(|peer| peer.id) else { return false };
-        self.host.data_mut().transfer_leader(target)
+        begun
+    }
+
+    /// Hands leadership over. Call it when nothing is under way any more: what is could neither be answered nor refused.
+    pub(super) fn hand_over(&mut self) {
+        let successor = self.host.data().successor();
+        let asked = successor.is_some_and(|target| self.host.data_mut().transfer_leader(target));
+        if !asked && self.leads() {
+            self.end_hand_over();
+        }
+    }
+
+    /// Clients wait for another to lead, for so long at most; 0 ends that.
+    pub(super) fn begin_hand_over_for(&mut self, ms: u64) {
+        let until_ms = self.mono_ms() + ms;
+        if let Some(cluster) = &mut self.cluster {
+            cluster.hand_over_until_ms = until_ms;
+        }
+    }
+
+    /// Nobody took over.
+    pub(super) fn end_hand_over(&mut self) {
+        if let Some(cluster) = &mut self.cluster {
+            cluster.handing_over = false;
+        }
+    }
+
+    /// Whether this node gives leadership away, and who has it next is about to be known. Clients are made to wait for that
+    /// moment, and then told where to go.
+    pub(super) fn awaits_successor(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| {
+            let leader = self.host.data().raft().role_state().leader;
+            (cluster.handing_over || self.mono_ms() < cluster.hand_over_until_ms)
+                && leader.is_none_or(|leader| leader == cluster.identity.node)
+                && self.host.fault().is_none()
+        })
     }
 
     /// Whether this node leads.

@@ -405,7 +405,11 @@ impl Shard {
                     self.conns[place].need = need;
                     break;
                 }
-                Ok(Step::Empty { consumed }) => used += consumed,
+                Ok(Step::Empty { consumed }) => {
+                    used += consumed;
+                    let conn = &mut self.conns[place];
+                    conn.granted = conn.granted.saturating_sub(consumed);
+                }
                 Ok(Step::Command { consumed }) => {
                     let mut words = recycle_args(args);
                     decoder.fill_args(&input[used..], &mut words);

@@ -10,6 +10,7 @@
 use super::Shard;
 use super::conn::{ConnKey, Hold, Wanted};
 use super::membership::REMOVED;
+use super::turn::Client;
 use crate::cluster::route::{Standing, route};
 use crate::command::{self, CommandSpec, Connection, Handler, Needs, flag};
 use crate::connection::{self, ConnContext, NOAUTH, Outcome};
@@ -59,7 +60,9 @@ impl Shard {
             return Place::Elsewhere(REMOVED.to_owned());
         }
         let leads = self.leads();
-        let standing = Standing { read_only: self.conns[place].session.read_only };
+        // NB: a halted replica may hold half of an entry: it shows nothing any more.
+        let read_only = self.conns[place].session.read_only && self.host.fault().is_none();
+        let standing = Standing { read_only };
         match route(topology, spec, args, standing, |_| leads).error() {
             None if leads => Place::Here,
             None => Place::Replica,
@@ -109,6 +112,9 @@ impl Shard {
                 if self.conns[place].pending > 0 {
                     return self.hold(place, Hold::Barrier);
                 }
+                if self.awaits_successor() {
+                    return self.hold(place, Hold::Paused);
+                }
                 match self.place_of(place, spec, args) {
                     Place::Here if spec.is_read() && !self.may_read(place) => return false,
                     Place::Here | Place::Replica => {}
@@ -130,12 +136,16 @@ impl Shard {
             let text = format!("MISCONF {reason}");
             return self.refuse(place, &text);
         }
+        if self.awaits_successor() {
+            return self.hold(place, Hold::Paused);
+        }
         let replica = match self.place_of(place, spec, args) {
             Place::Here => false,
             Place::Replica => true,
             Place::Elsewhere(text) => return self.refuse(place, &text),
         };
-        if writes && (self.host.write_stall() || self.is_turn_full()) {
+        let joins = writes || self.conns[place].pending > 0;
+        if (writes && self.host.write_stall()) || (joins && self.is_turn_full()) {
             return self.hold(place, Hold::Paused);
         }
         // A replica can't move the group's time: it shows what it knows.
@@ -182,11 +192,13 @@ impl Shard {
                 self.push_read(place, spec, args, needs_time);
             }
         } else {
-            let now_ms = if replica { self.host.data().time_ms() } else { self.read_time_ms() };
-            let silent = self.conns[place].session.is_silent();
-            let key = self.key_of(place);
+            let mut bounds = self.bounds_of_reads();
+            if replica {
+                bounds.now_ms = self.host.data().time_ms();
+            }
+            let client = Client { key: self.key_of(place), silent: self.conns[place].session.is_silent() };
             // A read that fails has answered so.
-            let _ = self.run(spec, args, Some(key), silent, now_ms, &mut None);
+            let _ = self.run(spec, args, Some(client), bounds, &mut None);
             for key in &pinned {
                 self.host.data_mut().unpin(key);
             }

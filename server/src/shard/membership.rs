@@ -39,8 +39,21 @@ struct Removal {
     asked: Instant,
     /// When the entry was last proposed, by whichever connection.
     proposed: Option<Instant>,
-    /// Leadership is being handed over first.
-    hands_over: bool,
+    /// Leadership is handed over first.
+    hand_over: Option<HandOver>,
+}
+
+/// What has been done about a transfer of leadership.
+struct Transfer {
+    to: Option<NodeId>,
+    asked: Instant,
+    hand_over: Option<HandOver>,
+}
+
+/// Leadership on its way to another node. Clients are made to wait, what is under way is answered, then that node is asked.
+struct HandOver {
+    target: NodeId,
+    asked: bool,
 }
 
 /// What a look at the state of things comes to.
@@ -86,15 +99,14 @@ async fn settle(shard: &Shared, conn: ConnKey, mut look: impl FnMut(&mut Shard) 
 
 /// Removes a node. Answers 1 once it is gone, 0 if it was gone before.
 pub(super) async fn remove_node(shard: Shared, conn: ConnKey, node: NodeId) -> Answer {
-    let mut removal = Removal { node, asked: Instant::now(), proposed: None, hands_over: false };
+    let mut removal = Removal { node, asked: Instant::now(), proposed: None, hand_over: None };
     settle(&shard, conn, |this| this.look_at_removal(&mut removal)).await
 }
 
 /// Hands leadership over. Answers the number of the new leader.
 pub(super) async fn transfer_leader(shard: Shared, conn: ConnKey, to: Option<NodeId>) -> Answer {
-    let asked = Instant::now();
-    let mut target: Option<NodeId> = None;
-    settle(&shard, conn, |this| this.look_at_transfer(to, asked, &mut target)).await
+    let mut transfer = Transfer { to, asked: Instant::now(), hand_over: None };
+    settle(&shard, conn, |this| this.look_at_transfer(&mut transfer)).await
 }
 
 impl Shard {
@@ -134,7 +146,7 @@ impl Shard {
         if let Some(failure) = self.elsewhere() {
             return match removal.proposed {
                 Some(_) => Seen::Unknown,
-                None if removal.hands_over && self.awaits_leader(asked) => Seen::Wait,
+                None if removal.hand_over.is_some() && self.awaits_successor() => Seen::Wait,
                 None => Seen::Refused(failure),
             };
         }
@@ -178,45 +190,47 @@ impl Shard {
 
     /// The leader can't take itself out and see it through: another is to lead, and is then asked again.
     fn hand_over_before_removal(&mut self, removal: &mut Removal) -> Seen {
-        let replica = self.host.data();
-        if removal.asked.elapsed() >= self.first_moments() {
-            return refused("TRYAGAIN no other node has taken leadership over; nothing was removed".to_owned());
+        if let Some(hand_over) = &mut removal.hand_over {
+            return match self.go_on_handing_over(hand_over) {
+                true => Seen::Wait,
+                false => refused("TRYAGAIN no other node has taken leadership over; nothing was removed".to_owned()),
+            };
         }
-        if !replica.raft().is_transferring()
-            && let Some(target) = replica.successor()
-            && self.host.data_mut().transfer_leader(target)
-        {
-            removal.hands_over = true;
-            self.pump();
+        let replica = self.host.data();
+        if replica.raft().is_transferring() || self.awaits_successor() {
+            return refused("TRYAGAIN leadership is being handed over already".to_owned());
+        }
+        match replica.successor() {
+            Some(target) => removal.hand_over = Some(self.hand_over_to(target)),
+            None => return refused("TRYAGAIN no other node with a vote answers; nothing was removed".to_owned()),
         }
         Seen::Wait
     }
 
-    /// Whether the others are about to elect whom this node has handed leadership to.
-    fn awaits_leader(&self, asked: Instant) -> bool {
-        let can = !self.is_removed() && self.host.fault().is_none();
-        can && self.leader_elsewhere().is_none() && asked.elapsed() < self.first_moments()
-    }
-
-    fn look_at_transfer(&mut self, to: Option<NodeId>, asked: Instant, target: &mut Option<NodeId>) -> Seen {
-        let early = asked.elapsed() < self.first_moments();
+    fn look_at_transfer(&mut self, transfer: &mut Transfer) -> Seen {
         if let Some(failure) = self.elsewhere() {
-            return match (*target, self.leader_elsewhere()) {
-                (Some(_), Some(leader)) => Seen::Done(leader as i64),
-                (Some(_), None) if self.awaits_leader(asked) => Seen::Wait,
+            return match (&transfer.hand_over, self.leader_elsewhere()) {
+                (Some(_), Some(leader)) => {
+                    self.begin_hand_over_for(0);
+                    Seen::Done(leader as i64)
+                }
+                (Some(_), None) if self.awaits_successor() => Seen::Wait,
                 _ => Seen::Refused(failure),
             };
         }
         let replica = self.host.data();
         let me = replica.raft().id();
-        if let Some(target) = *target {
-            if replica.raft().is_transferring() {
-                return Seen::Wait;
-            }
-            return refused(format!("ERR node {target} has not taken leadership over in time; node {me} leads on"));
+        if let Some(hand_over) = &mut transfer.hand_over {
+            let target = hand_over.target;
+            return match self.go_on_handing_over(hand_over) {
+                true => Seen::Wait,
+                false => {
+                    refused(format!("ERR node {target} has not taken leadership over in time; node {me} leads on"))
+                }
+            };
         }
         let members = replica.members();
-        let next = match to {
+        let next = match transfer.to {
             Some(id) if id == me => return Seen::Done(me as i64),
             Some(id) if !members.nodes.contains_key(&id) => {
                 return refused(format!("ERR there is no node {id} in the cluster"));
@@ -230,19 +244,42 @@ impl Shard {
             Some(id) => Some(id).filter(|id| replica.is_followed_by(*id)),
             None => replica.successor(),
         };
-        if replica.raft().is_transferring() {
+        if replica.raft().is_transferring() || self.awaits_successor() {
             return refused("TRYAGAIN leadership is being handed over already".to_owned());
         }
-        let Some(next) = next else {
-            let who =
-                to.map_or("no other node with a vote answers".to_owned(), |id| format!("node {id} does not answer"));
-            return if early { Seen::Wait } else { refused(format!("ERR {who}; node {me} leads on")) };
-        };
-        if self.host.data_mut().transfer_leader(next) {
-            *target = Some(next);
-            self.pump();
+        match (next, transfer.to) {
+            (Some(next), _) => transfer.hand_over = Some(self.hand_over_to(next)),
+            (None, _) if transfer.asked.elapsed() < self.first_moments() => {}
+            (None, Some(id)) => return refused(format!("ERR node {id} does not answer; node {me} leads on")),
+            (None, None) => return refused(format!("ERR no other node with a vote answers; node {me} leads on")),
         }
         Seen::Wait
+    }
+
+    /// Begins to hand leadership over: from now on nothing is proposed.
+    fn hand_over_to(&mut self, target: NodeId) -> HandOver {
+        self.begin_hand_over_for(self.first_moments().as_millis() as u64);
+        let mut hand_over = HandOver { target, asked: false };
+        self.go_on_handing_over(&mut hand_over);
+        // Whether that was taken shows with the next look, which comes with the next tick.
+        hand_over
+    }
+
+    /// Does what is next, while this node leads. `false`: nobody took over, and this node leads on.
+    fn go_on_handing_over(&mut self, hand_over: &mut HandOver) -> bool {
+        if hand_over.asked && self.host.data().raft().is_transferring() {
+            return true;
+        }
+        if !hand_over.asked && self.awaits_successor() {
+            if self.turn.under_way() == 0 {
+                hand_over.asked = self.host.data_mut().transfer_leader(hand_over.target);
+                self.pump();
+            }
+            return true;
+        }
+        self.begin_hand_over_for(0);
+        self.wake_turn();
+        false
     }
 
     /// HOLDFAST NODES. A connection that has sent READONLY gets what a follower knows.

@@ -207,7 +207,9 @@ impl Shard {
         ];
         let status = replica.raft().status();
         let leader = status.role.leader.unwrap_or(0);
-        let raft = [status.role.term, status.commit, status.applied, status.first, status.last, leader];
+        // Raft counts a snapshot as applied before it is in place; those who watch a node want to know what it holds.
+        let applied = replica.applied().index;
+        let raft = [status.role.term, status.commit, applied, status.first, status.last, leader];
         for (at, value) in engine.into_iter().enumerate() {
             self.metrics.engine.set(at, value);
         }

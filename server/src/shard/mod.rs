@@ -55,6 +55,8 @@ const HOUSEKEEPING_MS: u64 = 100;
 const STALL_LOOK_MS: u64 = 5;
 /// How long a stop waits for another node to take leadership over.
 const HAND_OVER_MAX: Duration = Duration::from_secs(3);
+/// How long a node that has handed leadership over goes on telling clients so before it closes their connections.
+const REDIRECTING: Duration = Duration::from_millis(100);
 /// How long a stop waits for entries under way, and for the log to be closed.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(2);
 /// Expired keys given to one log entry.
@@ -223,14 +225,23 @@ impl Shard {
             let mut this = shard.borrow_mut();
             this.read_clock();
             this.commit_turn();
-            let handing = this.hand_over();
-            this.pump();
-            handing
+            this.begin_hand_over()
         };
         if handing {
-            let over = |this: &Shard| !this.leads();
-            if !Shard::wait_for(shard, HAND_OVER_MAX, over).await {
+            Shard::wait_for(shard, LAST_ANSWERS_MAX, |this| this.turn.under_way() == 0).await;
+            {
+                let mut this = shard.borrow_mut();
+                this.hand_over();
+                this.pump();
+            }
+            if Shard::wait_for(shard, HAND_OVER_MAX, |this| !this.awaits_successor()).await && !shard.borrow().leads() {
+                // Whoever asks in this moment hears where to go, rather than to find the connection closed.
+                tokio::time::sleep(REDIRECTING).await;
+            } else {
                 tracing::warn!("no other node took over in time; the others elect a leader by themselves");
+                let mut this = shard.borrow_mut();
+                this.end_hand_over();
+                this.pump();
             }
         }
         // What is under way is answered; what a lost majority will never commit is not waited for.
@@ -394,7 +405,12 @@ impl Shard {
 
     /// Releases connections that waited for the flusher or for the end of a pause.
     fn let_go_on(&mut self) {
-        if !self.paused.is_empty() && !self.maintain() && !self.is_turn_full() && self.node.pause_ended(self.clock_ms) {
+        if !self.paused.is_empty()
+            && !self.awaits_successor()
+            && !self.maintain()
+            && !self.is_turn_full()
+            && self.node.pause_ended(self.clock_ms)
+        {
             for key in std::mem::take(&mut self.paused) {
                 self.release(key);
             }

@@ -58,7 +58,7 @@ impl Shard {
             self.fail_turn(&reason);
         }
         if let Some(reason) = self.host.fault().map(str::to_owned)
-            && self.turn.has_work()
+            && (self.turn.has_work() || self.has_readers())
         {
             self.fail_turn(&reason);
         }
@@ -75,8 +75,10 @@ impl Shard {
     }
 
     fn pump_into(&mut self, outputs: &mut Outputs) -> Result<(), String> {
-        // A follower may have left some for want of memory.
+        // Some may have been left, for want of memory or of keys.
         self.apply_backlog()?;
+        self.serve_confirmed();
+        self.after_members();
         loop {
             let progressed = self.host.process(outputs)?;
             if progressed {

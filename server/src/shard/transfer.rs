@@ -10,7 +10,8 @@
 //!
 //! All that blocks (reading the view, writing and checking the file, filling the store) runs on threads of its own, one for each
 //! transfer; they tell the shard by events. A transfer that doesn't get on is given up, and Raft looks again what the follower
-//! needs. The log is kept from the snapshot's index on while it is sent, unless it grows over its limit.
+//! needs. The log is kept from the snapshot's index on while it is sent, unless it grows to several times its limit. If the log
+//! was cut all the same, Raft asks for a newer snapshot as soon as the follower has put this one in place.
 
 use super::{AbortOnPanic, Shard};
 use crate::cluster::NodeId;
@@ -36,6 +37,8 @@ const WINDOW_BYTES: u64 = 4 << 20;
 const CHUNKS_WAITING_MAX: usize = 64;
 /// A transfer that got no further for so long is given up.
 const STALL: Duration = Duration::from_secs(20);
+/// How long a receiver may take to check a snapshot of which it has all: it says nothing meanwhile, and reads every byte of it.
+const CHECK_MAX: Duration = Duration::from_secs(1800);
 /// How long after a failure another snapshot is begun for the same peer.
 const REST: Duration = Duration::from_secs(1);
 /// How long a receiver may take to put a snapshot in place before the leader looks again what it needs, in milliseconds.
@@ -84,6 +87,16 @@ struct Arriving {
     chunks: SyncSender<(Bytes, bool)>,
 }
 
+/// How far a snapshot for a peer is.
+#[derive(Debug, PartialEq, Eq)]
+enum UnderWay {
+    Nothing,
+    /// Its data is on the way.
+    Sending,
+    /// The peer has the data and was told what to do with it: the transfer of this number.
+    Announced(u64),
+}
+
 /// All transfers of a node.
 #[derive(Debug)]
 pub(super) struct Transfers {
@@ -101,6 +114,15 @@ impl Transfers {
         (Transfers { outgoing: Vec::new(), arriving: Vec::new(), next: seed, events }, received)
     }
 
+    /// What becomes of a peer's need for a snapshot of a group, as far as one was begun for it.
+    fn under_way(&self, group: GroupId, to: NodeId) -> UnderWay {
+        match self.outgoing.iter().find(|sent| (sent.group, sent.to) == (group, to)) {
+            None => UnderWay::Nothing,
+            Some(Outgoing { complete_ms: None, .. }) => UnderWay::Sending,
+            Some(sent) => UnderWay::Announced(sent.transfer),
+        }
+    }
+
     fn number(&mut self) -> u64 {
         self.next = self.next.wrapping_add(1);
         self.next
@@ -112,15 +134,12 @@ impl Shard {
 
     pub(super) fn start_sending(&mut self, group: GroupId, need: SnapshotNeed) {
         let Some(cluster) = &self.cluster else { return };
-        let under_way = cluster.transfers.outgoing.iter().find(|sent| (sent.group, sent.to) == (group, need.to));
-        if let Some(sent) = under_way {
-            if sent.complete_ms.is_none() {
-                // When it is there, its announcement answers this need as well, or Raft asks again.
-                return;
-            }
-            // It was put in place, and the log was cut beyond it before anybody looked: it is of no use any more.
-            let transfer = sent.transfer;
-            self.forget_outgoing(transfer);
+        match cluster.transfers.under_way(group, need.to) {
+            UnderWay::Nothing => {}
+            // It is announced when it is there, and Raft looks then what is still missing.
+            UnderWay::Sending => return,
+            // Raft would wait for ever for what nobody sends, if the need were taken for the one that was met.
+            UnderWay::Announced(transfer) => self.forget_outgoing(transfer),
         }
         let begun = match self.host.begin_sending(group) {
             Ok(Some((view, meta))) if meta.index >= need.index_min => Ok((view, meta)),
@@ -206,13 +225,30 @@ impl Shard {
     /// The link to a peer broke: the announcement of a snapshot may be lost with it.
     pub(super) fn transfers_lost_link(&mut self, peer: NodeId) {
         let Some(cluster) = &self.cluster else { return };
-        let complete = |sent: &&Outgoing| sent.to == peer && sent.complete_ms.is_some();
-        let over: Vec<_> = cluster.transfers.outgoing.iter().filter(complete).map(|s| (s.transfer, s.group)).collect();
+        let to_peer = || cluster.transfers.outgoing.iter().filter(|sent| sent.to == peer);
+        for sent in to_peer().filter(|sent| sent.complete_ms.is_none()) {
+            // What it says of this one would not arrive any more.
+            sent.state.refused.set(true);
+            sent.state.changed.notify_one();
+        }
+        let over: Vec<_> = to_peer().filter(|sent| sent.complete_ms.is_some()).map(|s| (s.transfer, s.group)).collect();
         for (transfer, group) in over {
             self.forget_outgoing(transfer);
             if let Some(replica) = self.host.replica_mut(group) {
                 replica.report_snapshot(peer, true);
             }
+        }
+    }
+
+    /// The announcement of a snapshot could not be sent: the peer needs another.
+    pub(super) fn announcement_lost(&mut self, group: GroupId, to: NodeId) {
+        let Some(cluster) = &self.cluster else { return };
+        let of = |sent: &&Outgoing| (sent.group, sent.to) == (group, to);
+        if let Some(transfer) = cluster.transfers.outgoing.iter().find(of).map(|sent| sent.transfer) {
+            self.forget_outgoing(transfer);
+        }
+        if let Some(replica) = self.host.replica_mut(group) {
+            replica.report_snapshot(to, false);
         }
     }
 
@@ -310,7 +346,15 @@ impl Shard {
                 self.tell_sender(transfer, SnapshotStatus::Received(offset));
             }
             TransferEvent::Finished { transfer, outcome } => {
+                let wanted = self
+                    .cluster
+                    .as_ref()
+                    .is_some_and(|cluster| cluster.transfers.arriving.iter().any(|a| a.transfer == transfer));
                 let status = match outcome {
+                    Ok((path, _)) if !wanted => {
+                        // A newer one took its place while it was checked.
+                        return remove_later(self.host.vfs().clone(), path);
+                    }
                     Ok((path, header)) => {
                         let group = header.group;
                         if let Some(old) = self.host.received(group, path, header) {
@@ -402,7 +446,7 @@ async fn send(
     let mut whole = false;
     while let Some(chunk) = encoded.recv().await {
         let (bytes, last) = chunk?;
-        wait_until(state, || offset - state.acked.get() < WINDOW_BYTES).await?;
+        wait_until(state, STALL, || offset - state.acked.get() < WINDOW_BYTES).await?;
         let length = bytes.len() as u64;
         {
             let this = shard.borrow();
@@ -422,17 +466,17 @@ async fn send(
     if !whole {
         return Err("the view ended early".to_owned());
     }
-    wait_until(state, || state.complete.get()).await
+    wait_until(state, CHECK_MAX, || state.complete.get()).await
 }
 
 /// Waits for the receiver, as long as it gets on.
-async fn wait_until(state: &OutgoingState, done: impl Fn() -> bool) -> Result<(), String> {
+async fn wait_until(state: &OutgoingState, limit: Duration, done: impl Fn() -> bool) -> Result<(), String> {
     while !done() {
         if state.refused.get() {
-            return Err("the peer refused it".to_owned());
+            return Err("the peer refused it, or the link to it broke".to_owned());
         }
-        if tokio::time::timeout(STALL, state.changed.notified()).await.is_err() {
-            return Err(format!("the peer got no further for {} seconds", STALL.as_secs()));
+        if tokio::time::timeout(limit, state.changed.notified()).await.is_err() {
+            return Err(format!("the peer got no further for {} seconds", limit.as_secs()));
         }
     }
     Ok(())
@@ -482,4 +526,24 @@ fn remove_later(vfs: SharedVfs, path: PathBuf) {
     };
     // What stays behind is removed with the next start.
     let _ = std::thread::Builder::new().name("holdfast-remove".into()).spawn(removal);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A leader's log was cut while a snapshot was on its way. The follower put it in place and needed another at once, before the
+    /// leader had looked through its transfers: the need was taken for a repetition and forgotten, and the follower stayed behind
+    /// for ever.
+    #[test]
+    fn need_after_an_announced_snapshot_is_a_new_need() {
+        let (mut transfers, _events) = Transfers::new(0);
+        assert_eq!(transfers.under_way(1, 2), UnderWay::Nothing);
+        let state = Rc::default();
+        transfers.outgoing.push(Outgoing { group: 1, to: 2, transfer: 7, index: 5, state, complete_ms: None });
+        assert_eq!(transfers.under_way(1, 2), UnderWay::Sending);
+        assert_eq!(transfers.under_way(1, 3), UnderWay::Nothing);
+        transfers.outgoing[0].complete_ms = Some(1);
+        assert_eq!(transfers.under_way(1, 2), UnderWay::Announced(7));
+    }
 }

@@ -13,6 +13,7 @@
 
 use super::Shard;
 use super::conn::ConnKey;
+use crate::cluster::route::{Route, Standing, route};
 use crate::command::{self, CommandSpec, Exec};
 use crate::entry::{EntryBuilder, EntryError, EntryReader, OpArena};
 use crate::replica::{GroupKeyspace, InternalEffect, Replica};
@@ -20,6 +21,7 @@ use crate::slot::key_ref;
 use bytes::Bytes;
 use holdfast_engine::table::Table;
 use holdfast_raft::{ConfState, Entry, EntryKind};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -59,6 +61,23 @@ pub(super) enum Work {
     Read(usize),
     /// A reply that is known already, but must keep its place.
     Ready(Box<[u8]>),
+}
+
+/// Who is answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client {
+    pub(super) key: ConnKey,
+    /// CLIENT REPLY OFF or SKIP: nothing is sent.
+    pub(super) silent: bool,
+}
+
+/// What bounds a command besides its keys.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Its time, in milliseconds since the epoch.
+    pub(super) now_ms: u64,
+    /// The largest value that it may make, in bytes.
+    pub(super) value_bytes_max: usize,
 }
 
 /// One operation of a turn.
@@ -219,6 +238,7 @@ impl Shard {
     /// Adds a reply that is known already but follows commands that are not answered yet.
     pub(super) fn push_ready(&mut self, place: usize, bytes: Vec<u8>) {
         let conn = Some(self.key_of(place));
+        self.turn.grown_bytes += bytes.len();
         self.turn.batch.ops.push(TurnOp { conn, work: Work::Ready(bytes.into_boxed_slice()), silent: false });
         self.joined_turn(place);
     }
@@ -259,7 +279,7 @@ impl Shard {
 
     fn seal_entry(&mut self) {
         let stamp_ms = self.host.data_mut().next_stamp_ms(self.clock_ms);
-        let payload = self.turn.builder.finish(stamp_ms);
+        let payload = self.turn.builder.finish(stamp_ms, self.limits.bulk_bytes_max);
         self.turn.sealed_bytes += payload.len();
         let next = self.turn.spare.pop().unwrap_or_default();
         let batch = std::mem::replace(&mut self.turn.batch, next);
@@ -269,7 +289,7 @@ impl Shard {
 
     /// Whether another entry may follow those that are under way.
     fn may_propose(&self) -> bool {
-        self.turn.under_way() < UNDER_WAY_MAX && !self.host.data().raft().is_transferring()
+        self.turn.under_way() < UNDER_WAY_MAX && !self.host.data().raft().is_transferring() && !self.awaits_successor()
     }
 
     /// Commits what the turn collected, or leaves it until what is under way is applied; then does all that is due.
@@ -309,7 +329,7 @@ impl Shard {
                 self.lose(batch);
                 continue;
             }
-            match self.host.data_mut().propose(payload) {
+            match self.host.data_mut().propose(payload.clone()) {
                 Ok((term, index)) => {
                     batch.term = term;
                     batch.index = index;
@@ -318,7 +338,7 @@ impl Shard {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "a turn was not proposed");
-                    self.refuse_batch(batch);
+                    self.refuse_batch(&payload, batch);
                 }
             }
         }
@@ -340,20 +360,46 @@ impl Shard {
         }
     }
 
-    /// Answers commands that were never proposed: whoever asked may ask again.
-    fn refuse_batch(&mut self, mut batch: Batch) {
+    /// Answers commands that were never proposed: with who leads, if that is known. Whoever asked may ask again.
+    fn refuse_batch(&mut self, payload: &[u8], mut batch: Batch) {
+        // NB: this entry was made here; that it can't be read is no reason to leave anybody without an answer.
+        let mut commands = Window::new(payload).ok();
+        let mut kept_args = Vec::new();
         for op in batch.ops.drain(..) {
+            let text = match op.work {
+                Work::Write => match commands.as_mut().map(|commands| commands.next(self.host.data())) {
+                    Some(Ok(Some((number, args)))) => self.refusal(number, args),
+                    _ => NOT_PROPOSED.into(),
+                },
+                Work::Read(at) => match batch.arena.get(at, &mut kept_args) {
+                    Ok(number) => self.refusal(number, &kept_args),
+                    Err(_) => NOT_PROPOSED.into(),
+                },
+                Work::Ready(_) => Cow::Borrowed(""),
+            };
             let Some(key) = op.conn else { continue };
             let Some(conn) = self.conn_mut(key) else { continue };
             conn.pending -= 1;
             match op.work {
                 Work::Ready(bytes) => conn.reply.output_mut().extend(&bytes),
                 Work::Write | Work::Read(_) if op.silent => {}
-                Work::Write | Work::Read(_) => conn.reply.error(NOT_PROPOSED),
+                Work::Write | Work::Read(_) => conn.reply.error(&text),
             }
             self.touch(key);
         }
         self.retire(batch);
+    }
+
+    /// What is answered to a command that this node took and did not propose.
+    fn refusal(&self, number: u16, args: &[&[u8]]) -> Cow<'static, str> {
+        let route = self.topology().zip(command::by_id(number)).map(|(topology, spec)| {
+            // As whoever leads nothing.
+            route(topology, spec, args, Standing::default(), |_| false)
+        });
+        match route {
+            Some(moved @ Route::Moved { .. }) => moved.to_string().into(),
+            _ => NOT_PROPOSED.into(),
+        }
     }
 
     /// The outcome of commands is unknown: nothing more is answered on their connections, which close.
@@ -392,6 +438,7 @@ impl Shard {
     pub(super) fn fail_turn(&mut self, reason: &str) {
         self.host.halt(reason);
         self.lose_under_way();
+        self.release_readers();
         for (_, batch) in std::mem::take(&mut self.turn.sealed) {
             self.lose(batch);
         }
@@ -414,54 +461,74 @@ impl Shard {
             // Another leader's entry took the place: what was proposed here is lost, and its clients can't know.
             self.lose(std::mem::take(&mut batch));
         }
-        if entry.kind == EntryKind::Normal && !entry.payload.is_empty() {
-            let mut commands = Window::new(&entry.payload)?;
-            self.host.data_mut().begin_apply(entry.index, commands.reader.stamp_ms());
-            self.turn.op = 0;
-            let mut last = None;
-            if batch.ops.is_empty() {
-                while let Some((number, args)) = commands.next(self.host.data())? {
-                    self.run_logged(number, args, None, true, &mut last)?;
-                }
-            } else {
-                let mut kept_args = Vec::new();
-                for op in batch.ops.drain(..) {
-                    match op.work {
-                        Work::Write => {
-                            let (number, args) = commands
-                                .next(self.host.data())?
-                                .ok_or(EntryError::Malformed("fewer ops than proposed"))?;
-                            self.run_logged(number, args, op.conn, op.silent, &mut last)?;
-                        }
-                        Work::Read(at) => {
-                            let number = batch.arena.get(at, &mut kept_args)?;
-                            if let (Some(spec), Some(key)) = (command::by_id(number), op.conn) {
-                                let now_ms = self.read_time_ms();
-                                self.run(spec, &kept_args, Some(key), op.silent, now_ms, &mut last)?;
-                            }
-                        }
-                        Work::Ready(bytes) => {
-                            if let Some(conn) = op.conn.and_then(|key| self.conn_mut(key)) {
-                                conn.reply.output_mut().extend(&bytes);
-                            }
-                        }
-                    }
-                    if let Some(key) = op.conn
-                        && let Some(conn) = self.conn_mut(key)
-                    {
-                        conn.pending -= 1;
-                        conn.last_write = entry.index;
-                        self.touch(key);
-                    }
-                }
-                if commands.next(self.host.data())?.is_some() {
-                    return Err(EntryError::Malformed("more ops than proposed"));
-                }
-            }
+        if entry.kind == EntryKind::Normal
+            && !entry.payload.is_empty()
+            && let Err(error) = self.apply_commands(entry, &mut batch)
+        {
+            // The entry is committed, and whoever still waits for an answer can't be told what it did.
+            self.lose(batch);
+            return Err(error);
         }
         self.host.data_mut().finish_entry(entry, conf);
         self.retire(batch);
         Ok(())
+    }
+
+    /// Runs the commands of an entry, and what waits for its place in the log.
+    fn apply_commands(&mut self, entry: &Entry, batch: &mut Batch) -> Result<(), EntryError> {
+        let mut commands = Window::new(&entry.payload)?;
+        let value_bytes_max = commands.reader.value_bytes_max();
+        self.host.data_mut().begin_apply(entry.index, commands.reader.stamp_ms());
+        self.turn.op = 0;
+        let mut last = None;
+        if batch.ops.is_empty() {
+            while let Some((number, args)) = commands.next(self.host.data())? {
+                self.run_logged(number, args, None, value_bytes_max, &mut last)?;
+            }
+            return Ok(());
+        }
+        let mut kept_args = Vec::new();
+        for place in 0..batch.ops.len() {
+            let TurnOp { conn, silent, work } = &mut batch.ops[place];
+            let (conn, silent, work) = (*conn, *silent, std::mem::replace(work, Work::Write));
+            match work {
+                Work::Write => {
+                    let next = commands.next(self.host.data())?;
+                    let (number, args) = next.ok_or(EntryError::Malformed("fewer ops than proposed"))?;
+                    let client = conn.map(|key| Client { key, silent });
+                    self.run_logged(number, args, client, value_bytes_max, &mut last)?;
+                }
+                Work::Read(at) => {
+                    let number = batch.arena.get(at, &mut kept_args)?;
+                    if let (Some(spec), Some(key)) = (command::by_id(number), conn) {
+                        let bounds = self.bounds_of_reads();
+                        self.run(spec, &kept_args, Some(Client { key, silent }), bounds, &mut last)?;
+                    }
+                    kept_args.clear();
+                }
+                Work::Ready(bytes) => {
+                    if let Some(conn) = conn.and_then(|key| self.conn_mut(key)) {
+                        conn.reply.output_mut().extend(&bytes);
+                    }
+                }
+            }
+            if let Some(key) = conn
+                && let Some(conn) = self.conn_mut(key)
+            {
+                conn.pending -= 1;
+                conn.last_write = entry.index;
+                self.touch(key);
+            }
+        }
+        match commands.next(self.host.data())? {
+            Some(_) => Err(EntryError::Malformed("more ops than proposed")),
+            None => Ok(()),
+        }
+    }
+
+    /// What bounds a read that runs now.
+    pub(super) fn bounds_of_reads(&self) -> Bounds {
+        Bounds { now_ms: self.read_time_ms(), value_bytes_max: self.limits.bulk_bytes_max }
     }
 
     /// Runs one command of a log entry.
@@ -469,8 +536,8 @@ impl Shard {
         &mut self,
         number: u16,
         args: &[&[u8]],
-        conn: Option<ConnKey>,
-        silent: bool,
+        client: Option<Client>,
+        value_bytes_max: usize,
         last: &mut Option<Instant>,
     ) -> Result<(), EntryError> {
         match self.host.data_mut().apply_internal(number, args) {
@@ -487,7 +554,7 @@ impl Shard {
         let spec = command::by_id(number).ok_or(EntryError::Command(number))?;
         let now_ms = self.host.data().time_ms();
         self.turn.op += 1;
-        self.run(spec, args, conn, silent, now_ms, last)
+        self.run(spec, args, client, Bounds { now_ms, value_bytes_max }, last)
     }
 
     /// Runs a data command against the table, its reply going to the connection if that is still there.
@@ -500,28 +567,32 @@ impl Shard {
         &mut self,
         spec: &'static CommandSpec,
         args: &[&[u8]],
-        conn: Option<ConnKey>,
-        silent: bool,
-        now_ms: u64,
+        client: Option<Client>,
+        bounds: Bounds,
         last: &mut Option<Instant>,
     ) -> Result<(), EntryError> {
         let started = last.unwrap_or_else(Instant::now);
-        let client = match conn {
-            Some(key) if !silent => self.conns.get_mut(key.place).filter(|conn| conn.serial == key.serial),
+        let client = match client {
+            Some(Client { key, silent: false }) => {
+                self.conns.get_mut(key.place).filter(|conn| conn.serial == key.serial)
+            }
             _ => None,
         };
         let (reply, info, touch) = match client {
             Some(conn) => (&mut conn.reply, Some(&conn.info), !conn.session.is_no_touch()),
             None => (&mut self.sink, None, true),
         };
-        let value_bytes_max = self.limits.bulk_bytes_max;
+        let Bounds { now_ms, value_bytes_max } = bounds;
         let mark = reply.output().mark();
         let mut keys = GroupKeyspace::new(self.host.data_mut(), spec.is_read(), touch, self.turn.op);
         spec.execute(&mut Exec { keys: &mut keys, args, reply, now_ms, value_bytes_max });
         let fault = keys.take_fault();
         if let Some(fault) = &fault {
             reply.output_mut().rewind(mark);
-            reply.error(&format!("ERR the store could not be read: {fault}"));
+            // NB: a write gets no answer. It is committed, and will take effect wherever the store can be read.
+            if !spec.is_write() {
+                reply.error(&format!("ERR the store could not be read: {fault}"));
+            }
         }
         let error = reply.take_error();
         let ended = Instant::now();

@@ -61,6 +61,11 @@ impl Held {
         self.base.0 + self.terms.len() as u64
     }
 
+    /// The last entry's term and index: of two logs, the one with the higher pair is the more complete.
+    pub(super) fn end(&self) -> (u64, u64) {
+        (self.terms.back().copied().unwrap_or(self.base.1), self.last())
+    }
+
     /// The term of an entry, if it is in the log.
     pub(super) fn term_at(&self, index: u64) -> Option<u64> {
         match index.checked_sub(self.base.0)? {
@@ -84,15 +89,9 @@ impl Held {
 
 impl std::fmt::Display for Held {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let last = self.last();
-        write!(
-            formatter,
-            "entries {} to {last} (term {}), term {}, vote {}",
-            self.base.0 + 1,
-            self.term_at(last).unwrap_or(0),
-            self.term,
-            self.vote
-        )
+        let (last_term, last) = self.end();
+        let first = self.base.0 + 1;
+        write!(formatter, "entries {first} to {last} (term {last_term}), term {}, vote {}", self.term, self.vote)
     }
 }
 

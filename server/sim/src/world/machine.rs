@@ -26,6 +26,9 @@ const STILLBORN_MAX: u32 = 5;
 /// Changes to the disk, about, that a start makes.
 const START_CHANGES: u64 = 40;
 
+/// The longest that a disk takes which does not stall.
+const DISK_SPAN_MAX: Micros = 3 * SECOND;
+
 /// How the disk does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DiskMood {
@@ -102,7 +105,7 @@ impl Machine {
     pub(super) fn disk_span(&mut self, settings: &Settings) -> Option<Micros> {
         let span = self.random.range(settings.disk_us.clone());
         match self.disk {
-            DiskMood::Slow(factor) => Some(span * u64::from(factor)),
+            DiskMood::Slow(factor) => Some((span * u64::from(factor)).min(DISK_SPAN_MAX)),
             DiskMood::Stalled => None,
         }
     }

@@ -15,7 +15,8 @@
 //! # What is real
 //! Everything between bytes that come in and bytes that go out: the codecs of clients and peers, routing, the replica, Raft, the
 //! log, recovery, the table with its flushes, snapshots. Not real: sockets, threads, and the store under the table, which is a map
-//! in memory that survives (third-party stores open their own files).
+//! in memory that survives (third-party stores open their own files). Keys that only the store knows are read at once, not on
+//! another thread while the table goes on.
 //!
 //! # Caveats
 //! - A batch is written and synced at one instant, at the end of its disk's latency. That a crash comes in the middle is drawn when
@@ -52,6 +53,11 @@ use crate::time::{MILLISECOND, Micros, SECOND};
 use crate::trace::Trace;
 use crate::workload::{Action, Loss, Workload, WorkloadSettings};
 
+/// Operations on a key before it is retired. Few: many of them stay without an answer when nodes crash, and the checker has to
+/// consider that each may have happened at any later time.
+const OPERATIONS_PER_KEY_MAX: u32 = 100;
+/// A run in which clients got fewer answers than this says little: then they go on for a while in the quiet end.
+const ANSWERS_MIN: u64 = 500;
 /// The largest frame between nodes.
 const FRAME_BYTES_MAX: usize = 16 << 20;
 /// How often a node's timers are looked at, by its own clock.
@@ -162,6 +168,7 @@ struct World<'trace> {
     states: States,
     marks: Marks,
     summary: Summary,
+    duration: Micros,
     is_quiet: bool,
     encoder: Output,
 }
@@ -171,7 +178,9 @@ pub fn simulate(task: &Task, trace: &mut Trace) -> Summary {
     let random = Random::new(task.seed);
     let nodes = task.nodes.unwrap_or_else(|| if random.fork("nodes").chance(250) { 5 } else { 3 });
     let plan = Plan::draw(&random, nodes, task.duration, &plan::Limits::default());
-    run(&plan, Settings::draw(&random), WorkloadSettings::draw(&random, nodes), &random, trace)
+    let mut workload = WorkloadSettings::draw(&random, nodes);
+    workload.operations_per_key_max = OPERATIONS_PER_KEY_MAX;
+    run(&plan, Settings::draw(&random), workload, &random, trace)
 }
 
 /// Simulates a plan.
@@ -194,6 +203,7 @@ pub fn run(plan: &Plan, settings: Settings, workload: WorkloadSettings, random: 
         states: States::default(),
         marks: Marks::default(),
         summary: Summary { notes, ..Summary::default() },
+        duration: plan.duration,
         is_quiet: false,
         encoder: Output::new(),
     };
@@ -205,15 +215,15 @@ pub fn run(plan: &Plan, settings: Settings, workload: WorkloadSettings, random: 
         let at = world.random.below(500 * MILLISECOND);
         world.events.push(at, Event::Start { machine });
     }
-    world.live(plan.duration);
+    world.live();
     world.judge()
 }
 
 impl World<'_> {
     // ---- the run ---------------------------------------------------------------------------------------------------
 
-    fn live(&mut self, duration: Micros) {
-        let end = duration + CONVERGENCE_MAX;
+    fn live(&mut self) {
+        let end = self.duration + CONVERGENCE_MAX;
         while self.summary.violations.is_empty() && self.events.now() < end {
             if self.is_quiet
                 && self.workload.is_done()
@@ -310,6 +320,9 @@ impl World<'_> {
         let now = self.events.now();
         match event {
             Event::Fault(fault) => self.inflict(fault),
+            Event::Quiet if self.workload.counts().answered < ANSWERS_MIN && now < self.duration => {
+                self.events.push((now + SECOND).min(self.duration), Event::Quiet);
+            }
             Event::Quiet => {
                 self.is_quiet = true;
                 self.trace.say(now, || "the quiet end begins".to_owned());

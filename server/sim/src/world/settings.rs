@@ -62,7 +62,7 @@ impl Settings {
             log_cache_bytes_max: [0, 4 << 10, 1 << 20][random.index(3)],
             memtable_bytes_max: kib([4, 32, 1024][random.index(3)]),
             flush_age_ms: [200, 1000, 10_000, 60_000][random.index(4)],
-            disk_us: 50..=[500, 2 * MILLISECOND, 20 * MILLISECOND][random.index(3)],
+            disk_us: 50..=[500, 2 * MILLISECOND, 20 * MILLISECOND, 150 * MILLISECOND][random.index(4)],
             turn_us: 1..=[50, 500, 2 * MILLISECOND][random.index(3)],
             install_us: MILLISECOND..=[2 * MILLISECOND, 50 * MILLISECOND, SECOND][random.index(3)],
             transfer_stall: [2 * SECOND, 5 * SECOND][random.index(2)],

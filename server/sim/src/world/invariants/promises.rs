@@ -11,7 +11,8 @@ pub(in crate::world) fn check_promise(message: &Message, disk: &Held, log: &Held
     let (kept, what) = match message.body {
         MessageBody::VoteReply { granted: true, .. } => (has_voted(message, message.to, disk), "a vote"),
         MessageBody::Vote { last_index, last_term, .. } => {
-            (has_voted(message, message.from, disk) && disk.has(last_index, last_term), "a candidacy")
+            // NB: what it says of the log may be old by the time the disk holds it, if another won meanwhile; but not too much.
+            (has_voted(message, message.from, disk) && disk.end() >= (last_term, last_index), "a candidacy")
         }
         MessageBody::AppendAccepted { index } | MessageBody::SnapshotReply { index } => {
             // Where the log was cut since, the disk's own word must do.

@@ -1,7 +1,7 @@
 //! Requests of clients: decoded, routed, gathered into turns, answered. Follows `shard/{conn,dispatch,turn,cluster}.rs`.
 
 use holdfast_server::cluster::route::{Standing, route};
-use holdfast_server::command::{self, CommandSpec, Handler};
+use holdfast_server::command::{self, CommandSpec, Handler, VALUE_BYTES_MAX_DEFAULT};
 use holdfast_server::entry::{EntryBuilder, OpArena};
 use holdfast_server::replica::ReadGate;
 use holdfast_server::resp::{Decoder, Limits, Proto, Reply, Step};
@@ -27,7 +27,6 @@ pub(in crate::world) struct ConnId {
 enum Hold {
     None,
     Quorum,
-    Fetch,
     Paused,
 }
 
@@ -42,8 +41,6 @@ pub(super) struct Conn {
     /// Bytes of input that were there when the quorum was asked, and those that a confirmed round allows reads of.
     asked_bytes: usize,
     granted: usize,
-    /// The command at the front has had its keys read.
-    fetched: bool,
 }
 
 /// What is to be done for a connection when its place in the log is reached.
@@ -107,7 +104,6 @@ impl Node {
             hold: Hold::None,
             asked_bytes: 0,
             granted: 0,
-            fetched: false,
         });
         conn.input.extend_from_slice(bytes);
         self.runnable.push_back(id);
@@ -148,7 +144,6 @@ impl Node {
             }
             if used > 0 {
                 conn.granted = conn.granted.saturating_sub(used);
-                conn.fetched = false;
             }
             conn.input = input[used..].to_vec();
             conn.decoder = decoder;
@@ -244,16 +239,6 @@ impl Node {
         }
     }
 
-    /// The keys that a connection waits for were read.
-    pub(super) fn fetched(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(&id)
-            && conn.hold == Hold::Fetch
-        {
-            conn.fetched = true;
-            self.release(id);
-        }
-    }
-
     // ---- turns -----------------------------------------------------------------------------------------------------
 
     pub(super) fn schedule_turn(&mut self) {
@@ -279,7 +264,7 @@ impl Node {
         self.turn.scheduled = false;
         if self.turn.has_gathered() && self.may_propose() {
             let stamp_ms = self.host.data_mut().next_stamp_ms(self.clock_ms);
-            let payload = self.turn.builder.finish(stamp_ms);
+            let payload = self.turn.builder.finish(stamp_ms, VALUE_BYTES_MAX_DEFAULT);
             let mut batch = std::mem::take(&mut self.turn.batch);
             if self.host.fault().is_some() {
                 self.lose(batch);

@@ -41,8 +41,6 @@ pub(super) enum Timer {
     Turn,
     /// The log has rested since this many batches.
     Rest(u64),
-    /// A key that only the store knows is to be read, then taken in.
-    Fetch(ConnId),
     /// Sending a snapshot failed a while ago.
     ReportLater(NodeId),
     /// A received snapshot moves a step towards its place.
@@ -245,7 +243,6 @@ impl Node {
                 }
             }
             Timer::Rest(_) => {}
-            Timer::Fetch(conn) => self.fetched(conn),
             Timer::ReportLater(to) => self.host.data_mut().report_snapshot(to, false),
             Timer::Install(step) => self.install_step(step),
         }
