@@ -72,3 +72,10 @@ fn welcome_that_got_lost() {
 fn reads_right_after_an_election() {
     is_clean("10");
 }
+
+/// A node with entries that were never committed went down between putting a snapshot in place and cutting its log: the log was as
+/// long as before, but another, and the node could not start any more.
+#[test]
+fn snapshot_in_place_of_entries_that_were_never_committed() {
+    is_clean("2858");
+}

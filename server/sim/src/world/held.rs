@@ -79,6 +79,12 @@ impl Held {
         index < self.base.0 || self.term_at(index) == Some(term)
     }
 
+    /// Whether the log begins after a snapshot that took the place of what `other` has there: an entry of an older term, which was
+    /// thus never committed.
+    pub(super) fn begins_anew(&self, other: &Held) -> bool {
+        self.term >= other.term && other.term_at(self.base.0).is_some_and(|term| term < self.base.1)
+    }
+
     /// Whether everything that `other` has is here too, with a hard state that is no older.
     pub(super) fn covers(&self, other: &Held) -> bool {
         let state = self.term > other.term || (self.term, self.vote) == (other.term, other.vote);
@@ -124,6 +130,10 @@ mod tests {
         assert!(long.covers(&short) && !short.covers(&long) && !other.covers(&short));
         assert!(held((7, 3), &[]).covers(&short));
         assert!(!Held { term: 8, ..long.clone() }.covers(&short));
+        let anew = held((3, 3), &[]);
+        assert!(
+            anew.begins_anew(&long) && !held((3, 2), &[]).begins_anew(&long) && !held((7, 3), &[]).begins_anew(&long)
+        );
         assert!(short.has(3, 2) && !short.has(4, 2) && !short.has(3, 1) && held((7, 3), &[]).has(3, 2));
     }
 }
