@@ -446,6 +446,18 @@ fn cluster_commands_describe_the_real_nodes() {
         assert_eq!(shards.matches("\"online\"").count(), NODES, "{shards}");
         assert!(client.run("CLUSTER INFO").text().contains("cluster_state:ok"));
         assert!(client.run("CLUSTER INFO").text().contains("cluster_known_nodes:3"));
+        until("two connections to and from each of the others", || {
+            let links = client.run("CLUSTER LINKS").to_string();
+            let toward = |direction: &str| links.matches(&format!("\"{direction}\"")).count();
+            let named = |name: &String| links.matches(name.as_str()).count();
+            let others: Vec<usize> =
+                (0..NODES).filter(|other| *other != place).map(|other| named(&names[other])).collect();
+            (toward("to"), toward("from")) == (4, 4) && others == [4, 4] && named(&names[place]) == 0
+        });
+        let info = client.run("CLUSTER INFO").text();
+        for figure in ["messages_sent", "messages_received"] {
+            assert!(!info.contains(&format!("cluster_stats_{figure}:0\r")), "{info}");
+        }
     }
     for key in ["{tag}1", "{tag}2", "{tag}3", "other"] {
         assert!(client.run(&format!("SET {key} v")).is_ok());

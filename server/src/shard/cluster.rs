@@ -574,6 +574,9 @@ impl Shard {
         self.correct_own_entry();
         self.watch_transfers();
         self.publish_topology();
+        if let Some(cluster) = &self.cluster {
+            self.node.publish_traffic(cluster.peers.traffic(self.clock_ms()));
+        }
     }
 
     /// Tells clients what is known of the cluster.
