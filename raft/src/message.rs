@@ -92,11 +92,15 @@ pub enum MessageBody {
         round: u64,
         /// The leader's commit index as far as the receiver is known to have the entries.
         commit: u64,
+        /// There is nothing to do: expect no more heartbeats until something happens.
+        sleep: bool,
     },
     /// The answer to [`MessageBody::Heartbeat`].
     HeartbeatReply {
         /// The round that is answered.
         round: u64,
+        /// The replica was asked to sleep, and does.
+        asleep: bool,
     },
     /// A replica that follows asks its leader: what must be applied for a read that came in just now?
     ReadIndex {

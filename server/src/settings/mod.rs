@@ -138,6 +138,8 @@ pub struct Settings {
     pub peer_port: u16,
     pub announce_host: String,
     pub election_timeout_ms: u64,
+    /// 0 for never.
+    pub sleep_after_ms: u64,
     pub lease_reads: bool,
     /// Whether READONLY connections read what is true now, instead of what a replica happens to have.
     pub fresh_replica_reads: bool,
@@ -174,6 +176,7 @@ impl Default for Settings {
             peer_port: 0,
             announce_host: String::new(),
             election_timeout_ms: 0,
+            sleep_after_ms: 30_000,
             lease_reads: true,
             fresh_replica_reads: false,
             slowlog_log_slower_than_us: 0,

@@ -359,6 +359,19 @@ const ALL: &[Setting] = &[
         get: |settings| settings.election_timeout_ms.to_string(),
     },
     Setting {
+        name: "sleep-after",
+        placeholder: "MILLISECONDS",
+        default: "30000",
+        change: Change::AtStart,
+        help: "In a cluster, after how long without reads and writes a group stops its heartbeats and leaves it to the nodes \
+               to see that they live, up to an hour; 0 for never. The next read takes a round trip",
+        set: |settings, text| {
+            settings.sleep_after_ms = number_within(text, 0, 3_600_000)? as u64;
+            Ok(())
+        },
+        get: |settings| settings.sleep_after_ms.to_string(),
+    },
+    Setting {
         name: "reads",
         placeholder: "MODE",
         default: "lease",

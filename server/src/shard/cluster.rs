@@ -236,6 +236,10 @@ impl Shard {
                     tracing::warn!(peer = from, group, %error, "a message of a peer was refused");
                 }
             }
+            PeerMessage::Beat => {
+                let now = self.mono_ms();
+                self.host.beat(now, from);
+            }
             PeerMessage::SnapshotChunk(chunk) => self.receive_chunk(from, chunk),
             PeerMessage::SnapshotStatus { group, transfer, status } => {
                 self.snapshot_status(from, group, transfer, status);
@@ -269,6 +273,12 @@ impl Shard {
             } else if appends && let Some(replica) = self.host.replica_mut(group) {
                 // Don't let the pipeline run ahead.
                 replica.unreachable(to);
+            }
+        }
+        for node in outputs.beats.drain(..) {
+            if let Some(cluster) = &self.cluster {
+                // One that gets lost is followed by another.
+                cluster.peers.send(node, PeerMessage::Beat);
             }
         }
         let answered = !outputs.reads.is_empty() || !outputs.reads_dropped.is_empty();
@@ -336,7 +346,8 @@ impl Shard {
         if self.cluster.is_none() || self.conns[place].granted > 0 {
             return true;
         }
-        match self.host.data().read_gate(self.mono_ms()) {
+        let now = self.mono_ms();
+        match self.host.data_mut().read_gate(now) {
             ReadGate::Open => true,
             // Without leadership the round is refused, and the command dispatched again: it is told who leads.
             ReadGate::Ask | ReadGate::NotLeader => {
