@@ -60,6 +60,7 @@ pub(crate) fn open_host(settings: &Settings, folder: DataFolder, random: u128) -
         election_timeout_ms: settings.election_timeout_ms,
         heartbeat_interval_ms: (settings.election_timeout_ms / HEARTBEATS_PER_TIMEOUT).max(1),
         lease_reads: settings.lease_reads,
+        append_bytes_max: None,
         seed: random as u64,
     };
     Host::open(folder, options, 0).map_err(|error| match error {

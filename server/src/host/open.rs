@@ -53,6 +53,8 @@ pub struct HostOptions {
     pub heartbeat_interval_ms: u64,
     /// Serve reads from a lease where one is held, else by a round of the quorum.
     pub lease_reads: bool,
+    /// Bytes of entries in one append message; `None`: as Raft's defaults say.
+    pub append_bytes_max: Option<usize>,
     /// Where random numbers start.
     pub seed: u64,
 }
@@ -119,6 +121,7 @@ impl Host {
         config.election_timeout_ms = options.election_timeout_ms;
         config.heartbeat_interval_ms = options.heartbeat_interval_ms;
         config.lease = options.lease_reads;
+        config.append_bytes_max = options.append_bytes_max.unwrap_or(config.append_bytes_max);
         config.inflight_appends_max = INFLIGHT_APPENDS_MAX;
         // What is proposed is bounded by the connections' limits, and the driver holds writes back before followers lag by too
         // much; refusing an entry here would fail a whole turn.

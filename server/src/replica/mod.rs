@@ -22,6 +22,7 @@ pub(crate) use membership::{CannotLose, MembershipStep};
 
 use crate::cluster::{Address, Member, Members, NodeId};
 use crate::command::Needs;
+use crate::defects::{self, Defect};
 use crate::slot::key_ref;
 use bytes::Bytes;
 use holdfast_engine::GroupId;
@@ -170,7 +171,9 @@ impl Replica {
     #[inline]
     pub fn read_gate(&self, now: u64) -> ReadGate {
         match self.raft.lease_read(now) {
-            Some(index) if index <= self.table.applied().index => ReadGate::Open,
+            Some(index) if index <= self.table.applied().index || defects::has(Defect::ReadBehindCommit) => {
+                ReadGate::Open
+            }
             _ if self.raft.is_leader() => ReadGate::Ask,
             _ => ReadGate::NotLeader,
         }
