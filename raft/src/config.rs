@@ -7,7 +7,8 @@ use crate::entry::{Millis, ReplicaId};
 pub struct Config {
     /// Who this replica is. Not zero.
     pub id: ReplicaId,
-    /// Where its random numbers start. Replicas of a group should differ.
+    /// Where its random numbers start. Replicas of a group should differ, and so must the runs of one replica: answers to
+    /// its questions are told apart by such numbers, and one to an earlier run may still be on its way.
     pub seed: u64,
     /// A follower that hears nothing for between once and twice this time campaigns; within it, it votes for nobody
     /// else. The same for all replicas of a group.

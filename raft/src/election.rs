@@ -47,6 +47,7 @@ impl Raft {
     }
 
     pub(crate) fn tick_follower(&mut self) {
+        self.tick_forwarded();
         if self.now < self.election_deadline {
             return;
         }
@@ -116,6 +117,7 @@ impl Raft {
     fn pre_campaign(&mut self) {
         self.role = Role::PreCandidate;
         self.leader = None;
+        self.reads.drop_forwarded();
         self.votes.clear();
         self.own_vote_sequence = None;
         let (last_index, last_term) = (self.log.last(), self.log.last_term());
@@ -136,6 +138,7 @@ impl Raft {
         self.vote = self.config.id;
         self.role = Role::Candidate;
         self.leader = None;
+        self.reads.drop_forwarded();
         self.votes.clear();
         // The own vote counts when it is on disk, like anybody's.
         self.own_vote_sequence = Some(self.barrier());
@@ -244,6 +247,9 @@ impl Raft {
         if term > self.term {
             self.term = term;
             self.vote = 0;
+        }
+        if self.leader != leader {
+            self.reads.drop_forwarded();
         }
         if self.role == Role::Leader {
             self.stop_leading();

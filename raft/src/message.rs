@@ -98,6 +98,18 @@ pub enum MessageBody {
         /// The round that is answered.
         round: u64,
     },
+    /// A replica that follows asks its leader: what must be applied for a read that came in just now?
+    ReadIndex {
+        /// Tells this question from all others of the asker, those of its earlier runs included.
+        request: u64,
+    },
+    /// The answer to [`MessageBody::ReadIndex`].
+    ReadIndexReply {
+        /// The question that is answered.
+        request: u64,
+        /// What must be applied; none if the leader can't say, and the read must be asked again.
+        index: Option<u64>,
+    },
     /// Take this snapshot. The host sends the data before or with it.
     Snapshot {
         /// What the snapshot stands for.

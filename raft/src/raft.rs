@@ -264,7 +264,12 @@ impl Raft {
 
     /// When [`Raft::tick`] next has something to do; `None` if time alone changes nothing.
     pub fn next_deadline(&self) -> Option<Millis> {
-        let deadline = if self.role == Role::Leader { self.heartbeat_due } else { self.election_deadline };
+        let deadline = if self.role == Role::Leader {
+            self.heartbeat_due
+        } else {
+            let answer_due = self.reads.forwarded_since().map(|since| since + self.config.election_timeout_ms);
+            self.election_deadline.min(answer_due.unwrap_or(Millis::MAX))
+        };
         (deadline != Millis::MAX).then_some(deadline)
     }
 
@@ -326,6 +331,8 @@ impl Raft {
             }
             MessageBody::Heartbeat { round, commit } => self.on_heartbeat(from, round, commit),
             MessageBody::HeartbeatReply { round } => self.on_heartbeat_reply(from, round),
+            MessageBody::ReadIndex { request } => self.on_read_index(from, request),
+            MessageBody::ReadIndexReply { request, index } => self.on_read_index_reply(from, request, index),
             MessageBody::Snapshot { meta } => self.on_snapshot(from, meta)?,
             MessageBody::SnapshotReply { index } => self.on_snapshot_reply(from, index),
             MessageBody::SnapshotWanted { index_min } => self.on_snapshot_wanted(from, index_min),
@@ -379,6 +386,9 @@ impl Raft {
             }
             MessageBody::HeartbeatReply { round } if leads && *round > self.reads.round => {
                 return malformed("it answers a heartbeat that wasn't sent");
+            }
+            MessageBody::ReadIndexReply { index: Some(index), .. } if *index > NUMBER_MAX => {
+                return malformed("it names an impossible index");
             }
             MessageBody::Snapshot { meta } => {
                 if meta.index == 0 || meta.index > NUMBER_MAX || meta.term == 0 || meta.term > message.term {

@@ -402,6 +402,11 @@ impl Simulation {
         taken
     }
 
+    /// How many reads were asked and neither served nor given back.
+    pub(crate) fn reads_open(&self) -> usize {
+        self.reads.len()
+    }
+
     /// How many nodes have applied entry `index`.
     pub(crate) fn applied_count(&self, index: u64) -> usize {
         self.nodes.values().filter(|node| node.raft.is_some() && node.applied >= index).count()

@@ -86,6 +86,9 @@ fn message_text(message: &Message) -> String {
         }
         MessageBody::Heartbeat { round, commit } => format!("Heartbeat round={round} commit={commit}"),
         MessageBody::HeartbeatReply { round } => format!("HeartbeatReply round={round}"),
+        MessageBody::ReadIndex { .. } => "ReadIndex".to_owned(),
+        MessageBody::ReadIndexReply { index: Some(index), .. } => format!("ReadIndexReply {index}"),
+        MessageBody::ReadIndexReply { index: None, .. } => "ReadIndexReply unknown".to_owned(),
         MessageBody::Snapshot { meta } => {
             format!("Snapshot {}@{} {}", meta.index, meta.term, conf_text(&meta.conf_state))
         }

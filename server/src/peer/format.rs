@@ -67,6 +67,8 @@ mod kind {
     pub(super) const SNAPSHOT_WANTED: u8 = 0x1b;
     pub(super) const TIMEOUT_NOW: u8 = 0x1c;
     pub(super) const STALE_TERM: u8 = 0x1d;
+    pub(super) const READ_INDEX: u8 = 0x1e;
+    pub(super) const READ_INDEX_REPLY: u8 = 0x1f;
     pub(super) const SNAPSHOT_CHUNK: u8 = 0x20;
     pub(super) const SNAPSHOT_STATUS: u8 = 0x21;
 }
@@ -326,7 +328,7 @@ fn read(head: Head, body: &[u8], owner: Option<Owner<'_>>) -> Result<Frame, Form
             };
             Frame::Message(PeerMessage::SnapshotStatus { group, transfer, status })
         }
-        kind @ kind::PRE_VOTE..=kind::STALE_TERM => Frame::Message(raft::read(kind, &mut reader)?),
+        kind @ kind::PRE_VOTE..=kind::READ_INDEX_REPLY => Frame::Message(raft::read(kind, &mut reader)?),
         kind => return Err(FormatError::Kind(kind)),
     };
     reader.finish()?;

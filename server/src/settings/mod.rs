@@ -139,6 +139,8 @@ pub struct Settings {
     pub announce_host: String,
     pub election_timeout_ms: u64,
     pub lease_reads: bool,
+    /// Whether READONLY connections read what is true now, instead of what a replica happens to have.
+    pub fresh_replica_reads: bool,
     pub slowlog_log_slower_than_us: i64,
     pub slowlog_max_len: usize,
     pub log_level: LogLevel,
@@ -173,6 +175,7 @@ impl Default for Settings {
             announce_host: String::new(),
             election_timeout_ms: 0,
             lease_reads: true,
+            fresh_replica_reads: false,
             slowlog_log_slower_than_us: 0,
             slowlog_max_len: 0,
             log_level: LogLevel::Info,

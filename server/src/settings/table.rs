@@ -373,6 +373,19 @@ const ALL: &[Setting] = &[
         get: |settings| if settings.lease_reads { "lease" } else { "quorum" }.to_owned(),
     },
     Setting {
+        name: "replica-reads",
+        placeholder: "MODE",
+        default: "stale",
+        change: Change::AtStart,
+        help: "In a cluster, what connections that have said READONLY read on a node that does not lead. stale: what it has, \
+               which may be old, as in Redis; linearizable: what is true now, for a question to the leader",
+        set: |settings, text| {
+            settings.fresh_replica_reads = choice(text, &[("stale", false), ("linearizable", true)])?;
+            Ok(())
+        },
+        get: |settings| if settings.fresh_replica_reads { "linearizable" } else { "stale" }.to_owned(),
+    },
+    Setting {
         name: "slowlog-log-slower-than",
         placeholder: "MICROSECONDS",
         default: "10000",

@@ -21,7 +21,7 @@ use crate::peer::{JoinReply, JoinRequest, PeerMessage, PeerSink, Peers, request_
 use crate::replica::{DATA_GROUP, ReadGate, Replica, internal};
 use crate::slot::SLOT_COUNT;
 use holdfast_engine::GroupId;
-use holdfast_raft::{MessageBody, Role, RoleState};
+use holdfast_raft::{MessageBody, ReadError, Role, RoleState};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
@@ -271,6 +271,7 @@ impl Shard {
                 replica.unreachable(to);
             }
         }
+        let answered = !outputs.reads.is_empty() || !outputs.reads_dropped.is_empty();
         for (_, read) in outputs.reads.drain(..) {
             if let Some(cluster) = &mut self.cluster
                 && let Some(asked) = cluster.asked.iter_mut().find(|asked| asked.context == read.context)
@@ -286,6 +287,10 @@ impl Shard {
                 // They are dispatched again, and told who leads.
                 asked.conns.into_iter().for_each(|key| self.release(key));
             }
+        }
+        if answered && self.cluster.as_ref().is_some_and(|cluster| !cluster.readers.is_empty()) {
+            // Those that found too many waiting.
+            self.wake_turn();
         }
         for (group, role) in outputs.roles.drain(..) {
             self.role_changed(group, role);
@@ -358,7 +363,9 @@ impl Shard {
         let conns = std::mem::take(&mut cluster.readers);
         match self.host.data_mut().read_index(now, context) {
             Ok(()) => cluster.asked.push_back(Asked { context, index: None, conns }),
-            Err(_) => conns.into_iter().for_each(|key| self.release(key)),
+            // They ask again in the turn that the answer to an earlier question begins.
+            Err(ReadError::TooManyReads) => cluster.readers = conns,
+            Err(ReadError::NotLeader { .. }) => conns.into_iter().for_each(|key| self.release(key)),
         }
     }
 
@@ -574,6 +581,9 @@ impl Shard {
         self.correct_own_entry();
         self.watch_transfers();
         self.publish_topology();
+        if let Some(cluster) = &self.cluster {
+            self.node.publish_traffic(cluster.peers.traffic(self.clock_ms()));
+        }
     }
 
     /// Tells clients what is known of the cluster.

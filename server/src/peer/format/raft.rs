@@ -56,6 +56,16 @@ pub(super) fn put(out: &mut Output, group: GroupId, message: &Message) {
             begin(kind::HEARTBEAT_REPLY);
             put_u64s(out, [*round]);
         }
+        MessageBody::ReadIndex { request } => {
+            begin(kind::READ_INDEX);
+            put_u64s(out, [*request]);
+        }
+        MessageBody::ReadIndexReply { request, index } => {
+            begin(kind::READ_INDEX_REPLY);
+            put_u64s(out, [*request]);
+            put_u8(out, u8::from(index.is_some()));
+            put_u64s(out, [index.unwrap_or(0)]);
+        }
         MessageBody::Snapshot { meta } => {
             begin(kind::SNAPSHOT);
             put_u64s(out, [meta.index, meta.term]);
@@ -131,6 +141,14 @@ pub(super) fn read(kind: u8, reader: &mut Reader<'_>) -> Result<PeerMessage, For
         },
         kind::HEARTBEAT => MessageBody::Heartbeat { round: reader.u64()?, commit: reader.u64()? },
         kind::HEARTBEAT_REPLY => MessageBody::HeartbeatReply { round: reader.u64()? },
+        kind::READ_INDEX => MessageBody::ReadIndex { request: reader.u64()? },
+        kind::READ_INDEX_REPLY => {
+            let (request, known, index) = (reader.u64()?, reader.flag()?, reader.u64()?);
+            if !known && index != 0 {
+                return Err(FormatError::Body("an unknown index has a value"));
+            }
+            MessageBody::ReadIndexReply { request, index: known.then_some(index) }
+        }
         kind::SNAPSHOT => {
             let (index, term) = (reader.u64()?, reader.u64()?);
             MessageBody::Snapshot { meta: SnapshotMeta { index, term, conf_state: read_conf_state(reader)? } }

@@ -283,6 +283,9 @@ fn any_body() -> impl Strategy<Value = MessageBody> {
         }),
         1 => any::<u64>().prop_map(|index| MessageBody::SnapshotReply { index }),
         1 => any::<u64>().prop_map(|index_min| MessageBody::SnapshotWanted { index_min }),
+        1 => any::<u64>().prop_map(|request| MessageBody::ReadIndex { request }),
+        1 => any::<(u64, Option<u64>)>()
+            .prop_map(|(request, index)| MessageBody::ReadIndexReply { request, index }),
         1 => Just(MessageBody::TimeoutNow),
         1 => Just(MessageBody::StaleTerm),
     ]
