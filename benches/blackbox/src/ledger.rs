@@ -37,7 +37,8 @@ impl Ledger {
         self.entries.is_empty()
     }
 
-    /// Enters what a history ends with. Each of its keys must have been read after everything else was done.
+    /// Enters what a history ends with. Each of its keys must have been read after everything else had
+    /// ended.
     pub fn enter(&mut self, history: &History) {
         for (key, call) in history.calls() {
             let entry = self.entries.entry(key.to_vec()).or_insert(Entry { value: None, open: Vec::new() });

@@ -1,10 +1,12 @@
 //! One round: clients begin, things break one after the other and together, everything is mended, and the clients' history
 //! is judged.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast_bench::connection::Connection;
-use holdfast_sim::check::{self, History, Operation, Outcome, Verdict};
+use holdfast_bench::crash::Reader;
+use holdfast_sim::check::{self, Answer, History, Operation, Outcome, Text, Verdict};
 use holdfast_sim::random::Random;
 use holdfast_sim::workload::{KeyKind, WorkloadSettings};
 
@@ -12,12 +14,14 @@ use crate::fault::{Fault, Step};
 use crate::ledger::Ledger;
 use crate::load::{Heard, Load};
 use crate::results::{Effect, Row};
-use crate::stage::Stage;
+use crate::stage::{Stage, WHOLE_PATIENCE};
 
 /// A cluster that takes no write by then is taken for hung.
 const SERVE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long reading all keys of a round may take.
 const READ_PATIENCE: Duration = Duration::from_secs(60);
+/// Keys that are asked for at once.
+const KEYS_PER_READ: usize = 128;
 /// How long a question to a node may take.
 const ASK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -86,16 +90,19 @@ pub fn run(stage: &mut Stage, plan: &Plan, random: &Random, ledger: &mut Ledger)
     } else {
         Err((broken.err().unwrap_or_default(), load.stop()))
     };
-    let (story, heard) = match heard {
+    let (story, mut heard) = match heard {
         Ok(heard) => (None, heard),
         Err((story, heard)) => (Some(story), heard),
     };
     row.count(&heard.counts);
     row.effects = happened.iter().map(|happened| effect(happened, &heard.history)).collect();
-    row.verdict = "linearizable".to_owned();
-    if let Some(problem) = story.or_else(|| judge(&heard)).or_else(|| keep(stage, &heard, ledger, &mut row).err()) {
-        row.verdict = problem;
-    }
+    row.verdict = match story {
+        Some(story) => story,
+        None => match conclude(stage, &mut heard, ledger, &mut row) {
+            Ok(()) => "linearizable".to_owned(),
+            Err(story) => story,
+        },
+    };
     row.keys = ledger.len() as u64;
     row
 }
@@ -112,9 +119,9 @@ fn break_and_mend(
         // NB: a campaign is not a test; it breaks things at moments that the seed chooses.
         std::thread::sleep(Duration::from_millis(random.range(200..=1200)));
         let mut under_way = Vec::new();
-        let mut taken = std::collections::BTreeSet::new();
+        let mut taken = BTreeSet::new();
+        let leader = stage.cluster().wait_leader(SERVE_PATIENCE)? + 1;
         for step in together {
-            let leader = stage.cluster().wait_leader(SERVE_PATIENCE).map_or(1, |place| place + 1);
             let mut victims = step.victims(random, stage.cluster().len(), leader);
             if !step.fault.is_network() {
                 victims.retain(|node| taken.insert(*node));
@@ -122,9 +129,13 @@ fn break_and_mend(
             if victims.is_empty() {
                 continue;
             }
-            let began_us = load.now_us();
+            let mut began_us = load.now_us();
             let list = victims.iter().map(usize::to_string).collect::<Vec<_>>().join("+");
             stage.begin(step.fault, &victims).map_err(|story| format!("{} of {list}: {story}", step.name()))?;
+            if step.fault.is_network() {
+                // Rules take a moment to be in place, and break nothing before.
+                began_us = load.now_us();
+            }
             under_way.push((step, victims, began_us, list));
         }
         let hold = together.iter().map(|step| step.hold_ms).max().unwrap_or_default();
@@ -142,25 +153,56 @@ fn break_and_mend(
     Ok(())
 }
 
-/// What is wrong with what the clients heard.
-fn judge(heard: &Heard) -> Option<String> {
+/// Waits until all is well, reads every key once more, and judges; then compares every node with what all rounds have left.
+fn conclude(stage: &mut Stage, heard: &mut Heard, ledger: &mut Ledger, row: &mut Row) -> Result<(), String> {
+    let settled = stage.settle();
+    let read = settled.and_then(|()| read_again(stage, &mut heard.history));
+    // A history that is wrong says more than whatever came after it.
+    judge(heard)?;
+    read?;
+    ledger.enter(&heard.history);
+    compare(stage, ledger, row)
+}
+
+/// What is wrong with what the clients heard?
+///
+/// # Errors
+/// The story.
+pub fn judge(heard: &Heard) -> Result<(), String> {
     if let Some(anomaly) = heard.anomalies.first() {
-        return Some(format!("a reply that should never be: {anomaly}"));
+        return Err(format!("a reply that should never be: {anomaly}"));
     }
     match check::check(&heard.history, check::STEPS_MAX) {
-        Verdict::Linearizable => None,
-        verdict => Some(verdict.to_string()),
+        Verdict::Linearizable => Ok(()),
+        verdict => Err(verdict.to_string()),
     }
 }
 
-/// Waits until all is well, and compares every node with what all rounds have left.
-fn keep(stage: &mut Stage, heard: &Heard, ledger: &mut Ledger, row: &mut Row) -> Result<(), String> {
-    stage.settle()?;
-    ledger.enter(&heard.history);
-    let leader = stage.cluster().wait_leader(SERVE_PATIENCE)?;
-    let mut others = stage.cluster().members();
-    others.retain(|place| *place != leader);
-    for place in std::iter::once(leader).chain(others) {
+/// Reads every key of a history once more, and adds that to it. The clients read them all at their end, but while the last
+/// writes were still under way; these reads come after everything.
+///
+/// # Errors
+/// If a key can't be read.
+pub fn read_again(stage: &mut Stage, history: &mut History) -> Result<(), String> {
+    let keys: BTreeSet<Vec<u8>> = history.calls().map(|(key, _)| key.to_vec()).collect();
+    let keys: Vec<Vec<u8>> = keys.into_iter().collect();
+    let end_us = history.calls().map(|(_, call)| call.returned_us.unwrap_or(call.called_us)).max().unwrap_or_default();
+    for keys in keys.chunks(KEYS_PER_READ) {
+        // Noted before they are asked: a late write may come in between.
+        let calls: Vec<_> = keys.iter().map(|key| history.call(end_us, 0, key, Operation::Get)).collect();
+        let leader = stage.cluster().wait_leader(SERVE_PATIENCE)?;
+        let mut connection = Connection::open(stage.cluster().address(leader), ASK_PATIENCE)?;
+        for (call, value) in calls.into_iter().zip(connection.read(keys)?) {
+            history.finish(end_us, call, Outcome::Answered(Answer::Value(value.map(Text::from))));
+        }
+    }
+    Ok(())
+}
+
+/// Compares every node with the ledger.
+fn compare(stage: &mut Stage, ledger: &mut Ledger, row: &mut Row) -> Result<(), String> {
+    stage.cluster().wait_equal(WHOLE_PATIENCE)?;
+    for place in stage.cluster().members() {
         let checked = Connection::open(stage.cluster().address(place), ASK_PATIENCE).and_then(|mut connection| {
             match connection.ask(&[b"READONLY"])?.as_str() {
                 "OK" => ledger.check(&mut connection),

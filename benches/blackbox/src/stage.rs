@@ -24,8 +24,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 pub const WHOLE_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Small limits, so that segments are cut, memtables flushed and snapshots sent while a campaign watches.
-pub const SMALL_LIMITS: [&str; 6] =
-    ["--log-segment-bytes", "1MiB", "--log-bytes-max", "8MiB", "--memory-budget", "64MiB"];
+pub const SMALL_LIMITS: [&str; 8] =
+    ["--log-segment-bytes", "1MiB", "--log-bytes-max", "8MiB", "--memory-budget", "64MiB", "--value-bytes-max", "1MiB"];
 
 /// What was done so far.
 #[derive(Debug, Clone, Copy, Default)]
