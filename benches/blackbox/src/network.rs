@@ -203,6 +203,14 @@ impl Network {
             }
             let _ = run(&["ip", "netns", "delete", space]);
         }
+        // A namespace goes some time after it is deleted, and takes its links along only then.
+        let prefix = format!("hfv{}-", self.slot);
+        let links = output(&["ip", "-o", "link", "show", "type", "veth"]).unwrap_or_default();
+        for link in links.lines().filter_map(|line| line.split_whitespace().nth(1)?.split(['@', ':']).next()) {
+            if link.starts_with(&prefix) {
+                let _ = run(&["ip", "link", "delete", link]);
+            }
+        }
         let _ = run(&["ip", "link", "delete", &self.bridge()]);
     }
 }

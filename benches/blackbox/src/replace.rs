@@ -103,7 +103,8 @@ fn remove(stage: &mut Stage, place: usize) -> Result<(), String> {
         let asked = Connection::open(stage.cluster().address(leader), REMOVE_PATIENCE)
             .and_then(|mut connection| connection.ask(&[b"HOLDFAST", b"REMOVE-NODE", id.as_bytes()]));
         match asked {
-            Ok(reply) if reply == "OK" => break,
+            // 0: it was gone already, by an earlier request whose reply was lost.
+            Ok(reply) if reply == "1" || reply == "0" => break,
             // A leader that is asked to remove itself hands over first; who leads then is asked again.
             Ok(reply) | Err(reply) => last = reply,
         }

@@ -130,7 +130,13 @@ impl Stage {
     pub fn begin(&mut self, fault: Fault, victims: &BTreeSet<usize>) -> Result<(), String> {
         let nodes = self.cluster.len();
         match fault {
-            Fault::Kill => victims.iter().for_each(|node| self.cluster.kill(node - 1)),
+            Fault::Kill => {
+                // All at once; then it is waited for them.
+                for node in victims {
+                    self.cluster.signal(node - 1, Signal::KILL)?;
+                }
+                victims.iter().for_each(|node| self.cluster.kill(node - 1));
+            }
             Fault::Stop => {
                 // All are asked at once: none can count on another.
                 for node in victims {
