@@ -25,6 +25,10 @@ pub enum Fault {
     Loss,
     /// Nodes send slowly
     Slow,
+    /// Packets between nodes come late, and in another order
+    Delay,
+    /// Connections between nodes end in the middle of what they carry
+    Reset,
     /// A power cut: what was not synced is lost, kept or torn; then a restart
     Power,
     /// Syncs fail (EIO), then a restart, or a power cut
@@ -48,14 +52,18 @@ impl Fault {
             Fault::Split => 10,
             Fault::OneWay | Fault::Freeze => 8,
             Fault::Bridge | Fault::SyncError | Fault::Stall => 6,
-            Fault::Stop | Fault::Loss | Fault::Slow | Fault::Full => 5,
+            Fault::Stop | Fault::Loss | Fault::Slow | Fault::Delay | Fault::Full => 5,
+            Fault::Reset => 4,
             Fault::WriteError | Fault::ReadError => 3,
         }
     }
 
     /// Whether it is the network's.
     pub fn is_network(self) -> bool {
-        matches!(self, Fault::Split | Fault::Bridge | Fault::OneWay | Fault::Loss | Fault::Slow)
+        matches!(
+            self,
+            Fault::Split | Fault::Bridge | Fault::OneWay | Fault::Loss | Fault::Slow | Fault::Delay | Fault::Reset
+        )
     }
 }
 
@@ -123,7 +131,7 @@ impl Step {
             Fault::Stop | Fault::Stall => &[50, 20, 10, 10, 10],
             Fault::Split | Fault::OneWay => &[50, 20, 30, 0, 0],
             Fault::Bridge => &[0, 0, 0, 0, 1],
-            Fault::Loss | Fault::Slow => &[30, 20, 20, 0, 30],
+            Fault::Loss | Fault::Slow | Fault::Delay | Fault::Reset => &[30, 20, 20, 0, 30],
             // Promises that are broken on a majority are nobody's to keep: a disk that fails is a minority's trouble.
             Fault::SyncError | Fault::WriteError | Fault::ReadError => &[60, 40, 0, 0, 0],
             Fault::Full => &[60, 30, 10, 0, 0],

@@ -18,6 +18,7 @@
 //!
 //! It needs root, Linux's network namespaces, FUSE, and the tools that [`network::missing`] names.
 
+pub mod delay;
 pub mod disk;
 pub mod fault;
 pub mod ledger;

@@ -16,9 +16,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use holdfast_sim::random::Random;
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::delay::{Delay, QUEUE};
 
 /// Slots that are tried.
 const SLOTS: u8 = 200;
@@ -35,6 +40,10 @@ pub struct Weather {
     pub loss: BTreeMap<usize, u32>,
     /// How many kilobits a node sends in a second.
     pub slow: BTreeMap<usize, u32>,
+    /// What a node is sent by its peers comes up to so many milliseconds late, in another order.
+    pub delay: BTreeMap<usize, u32>,
+    /// What peers send to a node is answered with the end of the connection, in the middle of whatever it carries.
+    pub reset: BTreeSet<usize>,
 }
 
 /// A network of so many nodes. It is taken down when this is dropped.
@@ -43,6 +52,9 @@ pub struct Network {
     slot: u8,
     nodes: usize,
     weather: Weather,
+    /// By node.
+    delays: BTreeMap<usize, Delay>,
+    random: Random,
     _lock: File,
 }
 
@@ -58,7 +70,7 @@ pub fn missing() -> Option<String> {
             return Some(format!("there is no `{tool}` (packages iproute2, iptables, util-linux)"));
         }
     }
-    if !std::path::Path::new("/dev/fuse").exists() {
+    if !Path::new("/dev/fuse").exists() {
         return Some("there is no /dev/fuse".to_owned());
     }
     let network = Network::new(1).and_then(|mut network| {
@@ -66,6 +78,8 @@ pub fn missing() -> Option<String> {
             cut: BTreeSet::from([(2, 1)]),
             loss: BTreeMap::from([(1, 100)]),
             slow: BTreeMap::from([(1, 1000)]),
+            delay: BTreeMap::from([(1, 10)]),
+            reset: BTreeSet::from([1]),
         };
         network.set(&weather)
     });
@@ -79,7 +93,14 @@ impl Network {
     /// If the system doesn't let us.
     pub fn new(nodes: usize) -> Result<Network, String> {
         let (slot, lock) = take_slot()?;
-        let mut network = Network { slot, nodes: 0, weather: Weather::default(), _lock: lock };
+        let mut network = Network {
+            slot,
+            nodes: 0,
+            weather: Weather::default(),
+            delays: BTreeMap::new(),
+            random: Random::new(u64::from(slot)),
+            _lock: lock,
+        };
         network.tear_down();
         let bridge = network.bridge();
         run(&["ip", "link", "add", &bridge, "type", "bridge"])?;
@@ -126,9 +147,19 @@ impl Network {
     /// If the rules are not taken.
     pub fn set(&mut self, weather: &Weather) -> Result<(), String> {
         for node in 1..=self.nodes {
+            let delay = weather.delay.get(&node);
+            if let (Some(delay), None) = (delay, self.delays.get(&node)) {
+                let space = format!("/run/netns/{}", self.space(node));
+                let (most, random) = (Duration::from_millis(u64::from(*delay)), self.random.fork("delay"));
+                self.delays.insert(node, Delay::new(Path::new(&space), most, random)?);
+            }
             let rules = self.rules(node, weather);
             if rules != self.rules(node, &self.weather) {
                 self.restore(node, &rules)?;
+            }
+            if delay.is_none() {
+                // Once nothing more comes into the queue.
+                self.delays.remove(&node);
             }
             let slow = weather.slow.get(&node);
             if slow != self.weather.slow.get(&node) {
@@ -158,6 +189,15 @@ impl Network {
             for peer in (1..=self.nodes).filter(|peer| *peer != node) {
                 let address = self.address(peer);
                 rules += &format!("-A INPUT -s {address} -m statistic --mode random --probability {chance} -j DROP\n");
+            }
+        }
+        for peer in (1..=self.nodes).filter(|peer| *peer != node) {
+            let address = self.address(peer);
+            if weather.reset.contains(&node) {
+                rules += &format!("-A INPUT -p tcp -s {address} -j REJECT --reject-with tcp-reset\n");
+            }
+            if weather.delay.contains_key(&node) {
+                rules += &format!("-A INPUT -s {address} -j NFQUEUE --queue-num {QUEUE} --queue-bypass\n");
             }
         }
         rules + "COMMIT\n"

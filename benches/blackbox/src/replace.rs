@@ -77,7 +77,8 @@ pub fn run(stage: &mut Stage, nodes: usize, random: &Random) -> Result<Report, S
     stage.settle()?;
     round::read_again(stage, &mut heard.history)?;
     round::judge(&heard)?;
-    (report.answered, report.failed, report.unknown) = (heard.counts.answered, heard.counts.failed, heard.counts.unknown);
+    (report.answered, report.failed, report.unknown) =
+        (heard.counts.answered, heard.counts.failed, heard.counts.unknown);
     (report.writes, report.longest_gap_ms) = writes(&heard.history);
     let mut ledger = Ledger::default();
     ledger.enter(&heard.history);

@@ -123,7 +123,8 @@ impl Results {
             if !resume {
                 return Err(format!("{} is there already: --resume goes on with it", path.display()));
             }
-            lines = BufReader::new(File::open(path).map_err(failed)?).lines().collect::<Result<_, _>>().map_err(failed)?;
+            lines =
+                BufReader::new(File::open(path).map_err(failed)?).lines().collect::<Result<_, _>>().map_err(failed)?;
         }
         let mut file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
         if lines.is_empty() {
@@ -184,7 +185,14 @@ impl Results {
         }
         let mut table = Table::new();
         table.load_preset(NOTHING);
-        table.set_header(["fault", "times", "first write after it began, ms: median", "max", "after it was mended: median", "max"]);
+        table.set_header([
+            "fault",
+            "times",
+            "first write after it began, ms: median",
+            "max",
+            "after it was mended: median",
+            "max",
+        ]);
         for (fault, effects) in by_fault {
             let spread = |time: fn(&Effect) -> Option<u64>| {
                 let mut times: Vec<u64> = effects.iter().filter_map(|effect| time(effect)).collect();

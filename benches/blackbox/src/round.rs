@@ -85,11 +85,8 @@ pub fn run(stage: &mut Stage, plan: &Plan, random: &Random, ledger: &mut Ledger)
     let mut happened = Vec::new();
     let broken = break_and_mend(stage, plan, &mut drawn, &load, &mut happened);
     row.millis = load.now_us() / 1000;
-    let heard = if broken.is_ok() {
-        load.finish(READ_PATIENCE)
-    } else {
-        Err((broken.err().unwrap_or_default(), load.stop()))
-    };
+    let heard =
+        if broken.is_ok() { load.finish(READ_PATIENCE) } else { Err((broken.err().unwrap_or_default(), load.stop())) };
     let (story, mut heard) = match heard {
         Ok(heard) => (None, heard),
         Err((story, heard)) => (Some(story), heard),
@@ -203,12 +200,14 @@ pub fn read_again(stage: &mut Stage, history: &mut History) -> Result<(), String
 fn compare(stage: &mut Stage, ledger: &mut Ledger, row: &mut Row) -> Result<(), String> {
     stage.cluster().wait_equal(WHOLE_PATIENCE)?;
     for place in stage.cluster().members() {
-        let checked = Connection::open(stage.cluster().address(place), ASK_PATIENCE).and_then(|mut connection| {
-            match connection.ask(&[b"READONLY"])?.as_str() {
+        let checked =
+            Connection::open(stage.cluster().address(place), ASK_PATIENCE).and_then(|mut connection| match connection
+                .ask(&[b"READONLY"])?
+                .as_str()
+            {
                 "OK" => ledger.check(&mut connection),
                 other => Err(format!("READONLY was answered with {other}")),
-            }
-        });
+            });
         row.late += checked.map_err(|story| format!("node {}: {story}", place + 1))?;
     }
     Ok(())
@@ -218,9 +217,7 @@ fn compare(stage: &mut Stage, ledger: &mut Ledger, row: &mut Row) -> Result<(), 
 fn effect(happened: &Happened, history: &History) -> Effect {
     let first_success = |since: u64| {
         let writes = history.calls().filter(|(_, call)| {
-            call.operation != Operation::Get
-                && call.called_us >= since
-                && matches!(call.outcome, Outcome::Answered(_))
+            call.operation != Operation::Get && call.called_us >= since && matches!(call.outcome, Outcome::Answered(_))
         });
         writes.filter_map(|(_, call)| call.returned_us).min().map(|returned| (returned - since) / 1000)
     };

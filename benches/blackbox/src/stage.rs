@@ -181,6 +181,11 @@ impl Stage {
                 let rate = self.random.range(64..=2000) as u32;
                 self.weather.slow.extend(victims.iter().map(|node| (*node, rate)));
             }
+            Fault::Delay => {
+                let delay = [5, 30, 100, 300][self.random.index(4)];
+                self.weather.delay.extend(victims.iter().map(|node| (*node, delay)));
+            }
+            Fault::Reset => self.weather.reset.extend(victims),
             Fault::SyncError => self.disk_faults(victims, &Faults { sync_errors: true, ..Faults::default() }),
             Fault::WriteError => self.disk_faults(victims, &Faults { write_errors: true, ..Faults::default() }),
             Fault::ReadError => self.disk_faults(victims, &Faults { read_errors: true, ..Faults::default() }),
@@ -201,14 +206,14 @@ impl Stage {
         match fault {
             Fault::Kill | Fault::Stop | Fault::Power => {}
             Fault::Freeze => victims.iter().try_for_each(|node| self.cluster.thaw(node - 1))?,
-            Fault::Split | Fault::Bridge | Fault::OneWay | Fault::Loss | Fault::Slow => {
+            fault if fault.is_network() => {
                 self.weather = Weather::default();
                 self.network.set(&self.weather)?;
             }
             Fault::Stall => self.disk_faults(victims, &Faults::default()),
             // A node whose disk failed takes no more writes until it is started again, as its manual says. That the machine
             // lost power meanwhile shows what only seemed to be written.
-            Fault::SyncError | Fault::WriteError | Fault::ReadError | Fault::Full => {
+            _ => {
                 self.disk_faults(victims, &Faults::default());
                 if self.random.chance(500) {
                     self.cut_power(victims)?;

@@ -163,7 +163,8 @@ fn spread(times: &[Duration]) -> String {
 
 fn run(arguments: &Arguments, dir: &std::path::Path, report: &mut Report) -> Result<(), String> {
     let started = Instant::now();
-    let mut nodes = Cluster::start_on_free_ports(&arguments.server, dir, arguments.nodes as usize, &arguments.server_flags)?;
+    let mut nodes =
+        Cluster::start_on_free_ports(&arguments.server, dir, arguments.nodes as usize, &arguments.server_flags)?;
     let addresses = nodes.addresses();
     let board = Arc::new(Board::new(arguments.writers));
     let mut writers = Vec::new();

@@ -49,6 +49,7 @@ impl FjallStore {
     ///
     /// # Errors
     /// fjall's, as it says them.
+    #[allow(clippy::disallowed_methods, reason = "fjall opens its own files, so that our seam has no handle on them")]
     pub fn open(path: &Path, cache_bytes_max: u64) -> Result<Self, ::fjall::Error> {
         let table_bytes = cache_bytes_max.saturating_mul(2).clamp(TABLE_BYTES_MIN, TABLE_BYTES_MAX);
         let database = Database::builder(path)

@@ -515,16 +515,7 @@ impl Filesystem for Served {
         reply.statfs(FREE_PAGES, free, free, 1 << 20, 1 << 20, page, 255, page);
     }
 
-    fn create(
-        &self,
-        _: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        _: u32,
-        _: u32,
-        _: i32,
-        reply: ReplyCreate,
-    ) {
+    fn create(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
         let Some((mut state, reply)) = self.shared.powered(reply) else { return };
         match state.entry(|disk| disk.create(parent.0, name)) {
             Ok(attributes) => {
