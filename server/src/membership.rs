@@ -30,6 +30,15 @@ pub enum Entry {
     Join(Address),
 }
 
+/// Why a node takes part in its cluster no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// The cluster has removed it.
+    Removed,
+    /// Its folder is not the one that made its promises: why, and what to do.
+    PromiseLost(String),
+}
+
 /// How long a node tries to join before it gives up.
 const JOIN_MAX: Duration = Duration::from_secs(60);
 /// How long one request may take.
@@ -47,6 +56,10 @@ const PEERS_VERSION: u32 = 1;
 const REMOVED_FILE: &str = "REMOVED";
 const REMOVED_MAGIC: [u8; 8] = *b"HFREMOVD";
 const REMOVED_VERSION: u32 = 1;
+/// The state file of a folder that is not the one that made its node's promises. The payload says how that was found.
+const LOST_FILE: &str = "LOST";
+const LOST_MAGIC: [u8; 8] = *b"HFLOST\0\0";
+const LOST_VERSION: u32 = 1;
 
 /// Makes the folder's node the first of a new cluster, unless it belongs to one.
 ///
@@ -140,9 +153,29 @@ pub(crate) fn mark_removed(folder: &DataFolder) -> holdfast_engine::Result<()> {
 ///
 /// # Errors
 /// When the note is damaged or can't be read.
-pub(crate) fn is_removed(folder: &DataFolder) -> holdfast_engine::Result<bool> {
+fn is_removed(folder: &DataFolder) -> holdfast_engine::Result<bool> {
     let path = folder.path().join(REMOVED_FILE);
     Ok(state_file::read(&*OsVfs::shared(), &path, REMOVED_MAGIC, REMOVED_VERSION)?.is_some())
+}
+
+/// Notes in the folder that it is not the one that made its node's promises: it is never to take part again.
+///
+/// # Errors
+/// When the disk refuses.
+pub(crate) fn mark_promise_lost(folder: &DataFolder, reason: &str) -> holdfast_engine::Result<()> {
+    let path = folder.path().join(LOST_FILE);
+    state_file::write(&*OsVfs::shared(), &path, LOST_MAGIC, LOST_VERSION, reason.as_bytes())
+}
+
+/// Why the folder's node may not take part in its cluster, if it may not.
+///
+/// # Errors
+/// When the notes are damaged or can't be read.
+pub(crate) fn parting(folder: &DataFolder) -> holdfast_engine::Result<Option<Parting>> {
+    let path = folder.path().join(LOST_FILE);
+    let lost = state_file::read(&*OsVfs::shared(), &path, LOST_MAGIC, LOST_VERSION)?;
+    let lost = lost.map(|(_, reason)| Parting::PromiseLost(String::from_utf8_lossy(&reason).into_owned()));
+    Ok(if is_removed(folder)? { Some(Parting::Removed) } else { lost })
 }
 
 fn peers_path(folder: &DataFolder) -> PathBuf {

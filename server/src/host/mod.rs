@@ -30,11 +30,12 @@
 
 mod open;
 mod snapshot;
+mod starts;
 
 pub use open::{ClusterIdentity, HostOptions, OpenError, Opened};
 pub use snapshot::{Incoming, SnapshotChunks};
 
-use crate::cluster::Members;
+use crate::cluster::{Members, NodeId, Pace};
 use crate::replica::{MembershipStep, Replica};
 use holdfast_engine::folder::DataFolder;
 use holdfast_engine::ledger::{Category, Ledger};
@@ -49,6 +50,7 @@ use holdfast_raft::{
     StepError, WriteBatch,
 };
 use open::{entry_from_disk, kind_to_disk};
+use starts::StartBook;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,6 +92,8 @@ pub struct Outputs {
     pub installs: Vec<GroupId>,
     /// New terms, roles and leaders.
     pub roles: Vec<(GroupId, RoleState)>,
+    /// Nodes whose disks lost what they had acknowledged, this one perhaps among them.
+    pub promises_lost: Vec<(GroupId, NodeId)>,
 }
 
 /// A write of Raft's that is part of a batch.
@@ -146,6 +150,10 @@ pub struct Host {
     fault: Option<String>,
     /// The node was removed from its cluster.
     retired: bool,
+    /// The newest starts of other nodes, and this node's.
+    starts: StartBook,
+    /// What leases rest on.
+    pace: Pace,
 }
 
 /// A group's log as the Raft core reads it.
@@ -242,7 +250,8 @@ impl Host {
         }
     }
 
-    /// Stands for no election and hears no leader any more: the node was removed from its cluster.
+    /// Stands for no election and hears no leader any more: the node was removed from its cluster, or its folder is not the one that
+    /// made its promises.
     pub fn retire(&mut self) {
         self.retired = true;
     }
@@ -348,6 +357,7 @@ impl Host {
         outputs.reads_dropped.extend(ready.reads_dropped.into_iter().map(|context| (group, context)));
         outputs.snapshots.extend(ready.snapshots.into_iter().map(|need| (group, need)));
         outputs.roles.extend(ready.role.map(|role| (group, role)));
+        outputs.promises_lost.extend(ready.promises_lost.into_iter().map(|node| (group, node)));
         if let Some(write) = ready.write {
             if write.snapshot.is_some() {
                 outputs.installs.push(group);

@@ -1,7 +1,8 @@
 //! Bringing a host up: the log's recovery, the tables' bases, and each group's Raft over both.
 
 use super::Host;
-use crate::cluster::{Members, NodeId};
+use super::starts::StartBook;
+use crate::cluster::{Members, NodeId, Pace};
 use crate::replica::{DATA_GROUP, Replica};
 use holdfast_engine::GroupId;
 use holdfast_engine::folder::DataFolder;
@@ -123,6 +124,12 @@ impl Host {
         // What is proposed is bounded by the connections' limits, and the driver holds writes back before followers lag by too
         // much; refusing an entry here would fail a whole turn.
         config.uncommitted_bytes_max = usize::MAX;
+        let pace = Pace {
+            election_timeout_ms: config.election_timeout_ms,
+            lease_ms: if config.lease { config.lease_ms() } else { 0 },
+            clock_drift_percent: config.clock_drift_percent,
+        };
+        let starts = StartBook::open(Arc::clone(&vfs), &folder)?;
         let mut replicas = Vec::new();
         let groups: Vec<GroupId> = log.groups().collect();
         for group in groups {
@@ -150,6 +157,8 @@ impl Host {
             sending: Vec::new(),
             fault: None,
             retired: false,
+            starts,
+            pace,
         };
         for replica in &mut host.replicas {
             // Alone, a replica needs nobody's leave to lead; what its log holds beyond the table commits with its first entry.

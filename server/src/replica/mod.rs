@@ -20,7 +20,7 @@ mod membership;
 pub use keyspace::GroupKeyspace;
 pub(crate) use membership::{CannotLose, MembershipStep};
 
-use crate::cluster::{Address, Member, Members, NodeId};
+use crate::cluster::{Address, Member, Members, NodeId, Start};
 use crate::command::Needs;
 use crate::slot::key_ref;
 use bytes::Bytes;
@@ -42,6 +42,9 @@ pub mod internal {
     /// Has a node removed: its number. The list marks it as leaving; whoever leads then takes it out of the group, and with
     /// that the list forgets it. [`Replica::forget_args`](super::Replica::forget_args) makes the argument.
     pub const FORGET: u16 = 0xFF03;
+    /// Takes note of a node's start: number, boot number, random number.
+    /// [`Replica::start_args`](super::Replica::start_args) makes them.
+    pub const START: u16 = 0xFF04;
 }
 
 /// The group that a single node's data is in.
@@ -254,6 +257,16 @@ impl Replica {
                 }
                 InternalEffect::Members
             }
+            internal::START => {
+                let number = |arg: &&[u8]| Some(u64::from_le_bytes((*arg).try_into().ok()?));
+                if let [_, id, boot, run] = args
+                    && let (Some(id), Some(boot), Some(run)) = (number(id), number(boot), number(run))
+                    && self.members.register(id, Start { boot, run })
+                {
+                    self.store_members();
+                }
+                InternalEffect::Members
+            }
             _ => InternalEffect::Unknown,
         }
     }
@@ -291,6 +304,11 @@ impl Replica {
     /// The removal of a node, as the argument of [`internal::FORGET`].
     pub fn forget_args(id: NodeId) -> [Vec<u8>; 1] {
         [id.to_le_bytes().to_vec()]
+    }
+
+    /// A node's start, as the arguments of [`internal::START`].
+    pub fn start_args(id: NodeId, start: Start) -> [Vec<u8>; 3] {
+        [id, start.boot, start.run].map(|number| number.to_le_bytes().to_vec())
     }
 
     fn store_members(&mut self) {

@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 
 /// What a node that was removed answers to everything about data or the cluster.
 pub(super) const REMOVED: &str = "CLUSTERDOWN This node was removed from the cluster";
+/// What a node answers whose folder is not the one that made its promises.
+pub(super) const PROMISE_LOST: &str = "CLUSTERDOWN This node lost what it had promised and takes part no more; its log says what to do";
 /// As for data: nobody is known to lead.
 const NO_LEADER: &str = "CLUSTERDOWN The cluster is down";
 /// How long an entry that asks for a removal may take before it is proposed again.
@@ -115,8 +117,8 @@ impl Shard {
         if !self.node.is_clustered() {
             return Some(Failure::fixed(CLUSTER_DISABLED));
         }
-        if self.is_removed() {
-            return Some(Failure::fixed(REMOVED));
+        if let Some(text) = self.parted() {
+            return Some(Failure::fixed(text));
         }
         if let Some(fault) = self.host.fault() {
             return Some(Failure::new(format!("MISCONF {fault}")));
@@ -285,7 +287,7 @@ impl Shard {
     /// HOLDFAST NODES. A connection that has sent READONLY gets what a follower knows.
     pub(super) fn list_nodes(&self, read_only: bool) -> Answer {
         if let Some(failure) = self.elsewhere()
-            && !(read_only && self.node.is_clustered() && !self.is_removed())
+            && !(read_only && self.node.is_clustered() && self.parted().is_none())
         {
             return Err(failure);
         }

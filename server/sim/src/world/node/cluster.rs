@@ -31,6 +31,10 @@ impl Node {
         for (_, context) in outputs.reads_dropped.drain(..) {
             self.drop_read(context);
         }
+        for (_, id) in std::mem::take(&mut outputs.promises_lost) {
+            // No disk of the simulation forgets what it synced.
+            self.fail(&format!("node {id} is said to have lost what it acknowledged"));
+        }
         for (_, role) in outputs.roles.drain(..) {
             self.role_changed(role);
         }
