@@ -43,6 +43,8 @@ pub struct FolderIdentity {
     pub store: StoreKind,
     /// Whether everything that a folder holds from its first start on was made: from then on an absent log is damage.
     pub initialised: bool,
+    /// Whether the folder's node is being made the only member of another cluster: its log may say more than was ever agreed on.
+    pub recovering: bool,
 }
 
 impl FolderIdentity {
@@ -53,6 +55,7 @@ impl FolderIdentity {
         out[32..40].copy_from_slice(&self.boot.to_le_bytes());
         out[40] = self.store as u8;
         out[41] = u8::from(self.initialised);
+        out[42] = u8::from(self.recovering);
         out[44..48].copy_from_slice(&self.node.to_le_bytes());
         for (place, start) in out[48..].chunks_exact_mut(8).zip(self.starts) {
             place.copy_from_slice(&start.to_le_bytes());
@@ -64,7 +67,7 @@ impl FolderIdentity {
         let (folder, rest) = bytes.split_first_chunk::<16>()?;
         let (cluster, rest) = rest.split_first_chunk::<16>()?;
         let (boot, rest) = rest.split_first_chunk::<8>()?;
-        let (&[store, initialised, _, _], rest) = rest.split_first_chunk::<4>()?;
+        let (&[store, initialised, recovering, _], rest) = rest.split_first_chunk::<4>()?;
         let (node, rest) = rest.split_first_chunk::<4>()?;
         (bytes.len() == PAYLOAD_BYTES).then_some(())?;
         let mut starts = [0; STARTS_KEPT];
@@ -79,6 +82,7 @@ impl FolderIdentity {
             starts,
             store: StoreKind::from_u8(store)?,
             initialised: initialised == 1,
+            recovering: recovering == 1,
         })
     }
 }
@@ -134,7 +138,16 @@ impl DataFolder {
                 Self::check_empty(&vfs, dir)?;
                 let mut starts = [0; STARTS_KEPT];
                 starts[0] = start;
-                FolderIdentity { folder: fresh_id, cluster: 0, node: 0, boot: 1, starts, store, initialised: false }
+                FolderIdentity {
+                    folder: fresh_id,
+                    cluster: 0,
+                    node: 0,
+                    boot: 1,
+                    starts,
+                    store,
+                    initialised: false,
+                    recovering: false,
+                }
             }
         };
         let folder = Self { vfs, dir: dir.to_path_buf(), identity, _lock: lock };
@@ -181,6 +194,26 @@ impl DataFolder {
                 detail: format!("is node {number} of cluster {known:032x}, not node {node} of {cluster:032x}"),
             }),
         }
+    }
+
+    /// Takes the folder out of its cluster and into another, in which its node keeps its number; durably. Until
+    /// [`DataFolder::finish_recovery`] the identity says that this is under way.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk refuses.
+    pub fn begin_recovery(&mut self, cluster: u128) -> Result<()> {
+        self.identity.cluster = cluster;
+        self.identity.recovering = true;
+        self.store_identity()
+    }
+
+    /// What the folder holds is that of the other cluster now.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk refuses.
+    pub fn finish_recovery(&mut self) -> Result<()> {
+        self.identity.recovering = false;
+        self.store_identity()
     }
 
     fn store_identity(&self) -> Result<()> {

@@ -822,7 +822,10 @@ impl Raft {
                     awaits_snapshot: matches!(peer.mode, Mode::Snapshot { .. }) || peer.snapshot_requested,
                     promise_lost: peer.promise_lost,
                     heard_at: peer.heard_at,
-                    answers: peer.round > 0 && !peer.lost && !peer.promise_lost && self.now < peer.heard_at + self.config.election_timeout_ms,
+                    answers: peer.round > 0
+                        && !peer.lost
+                        && !peer.promise_lost
+                        && self.now < peer.heard_at + self.config.election_timeout_ms,
                 })
                 .collect(),
         }

@@ -169,7 +169,11 @@ impl Raft {
         let (log, config) = (&self.log, &self.config);
         let peer = &mut self.peers[place];
         let leads_next = self.transfer.is_some_and(|transfer| transfer.asked && transfer.target == peer.id);
-        if leads_next || peer.stalled || peer.promise_lost || matches!(peer.mode, Mode::Snapshot { .. } | Mode::Probe { sent: true }) {
+        if leads_next
+            || peer.stalled
+            || peer.promise_lost
+            || matches!(peer.mode, Mode::Snapshot { .. } | Mode::Probe { sent: true })
+        {
             return Ok(None);
         }
         let has_entries = peer.next <= log.last();

@@ -67,6 +67,12 @@ pub fn run(settings: Settings, entry: Entry, log: LevelHandle) -> Result<(), Sta
         let (stop, mut stopped) = watch::channel(false);
         watch_signals(stop.clone());
         let mut folder = storage::open_folder(&settings, random_u128())?;
+        if folder.identity().recovering {
+            return Err(StartError::Recovery(format!(
+                "a recovery of {} was begun and not finished: run 'holdfast recover' on it again",
+                settings.dir.display()
+            )));
+        }
         let clustered = entry != Entry::Start || folder.identity().cluster != 0;
         let member = match clustered {
             true => Some(Member::prepare(&settings, address, folder.identity().folder)?),
@@ -85,7 +91,7 @@ pub fn run(settings: Settings, entry: Entry, log: LevelHandle) -> Result<(), Sta
         }
         let hints = membership::stored_peers(&folder);
         let parting = membership::parting(&folder)?;
-        let opened = storage::open_host(&settings, folder, random_u128())?;
+        let opened = storage::open_host(&settings, folder, random_u128(), false)?;
         let summary = storage::summarize(&opened.report);
         let identity = opened.host.identity();
         let node = Node::new(Arc::clone(&settings), address, wall_clock_ms(), random_u128(), stop);

@@ -3,10 +3,17 @@
 
 mod common;
 
+use bytes::Bytes;
 use common::cluster::{Cluster, until};
 use common::resp::{Client, Value};
 use common::{PATIENCE, Server, command};
+use holdfast_engine::ledger::Ledger;
+use holdfast_engine::table::{Object, Tables, TablesOptions};
+use holdfast_engine::vfs::OsVfs;
+use holdfast_server::replica::DATA_GROUP;
+use holdfast_server::slot::key_ref;
 use std::path::Path;
+use std::sync::Arc;
 
 /// How long a node that could disturb is given for it: several election timeouts.
 const DISTURBANCE: std::time::Duration = std::time::Duration::from_secs(3);
@@ -141,6 +148,105 @@ fn two_copies_of_a_folder_are_not_both_heard() {
     });
     cluster.wait_whole();
     assert!(cluster.run("SET k w").is_ok());
+}
+
+/// Puts a row into a node's store that no log knows of, as a bug or a bad memory module might.
+fn put_row_of_nobody(cluster: &Cluster, place: usize, key: &[u8]) {
+    let dir = cluster.dir(place).join("table");
+    let tables =
+        Tables::open(OsVfs::shared(), TablesOptions::new(dir), Arc::new(Ledger::new(1 << 28))).expect("the store");
+    let mut table = tables.table(DATA_GROUP).expect("the table");
+    let applied = table.applied().index;
+    assert!(applied > 1, "what was applied is in the store");
+    table.put(key_ref(key), Object::string(Bytes::from_static(b"nobody wrote this")));
+    table.request_flush();
+    table.maintain(1, applied).expect("flushed");
+    tables.wait_idle().expect("flushed");
+    table.maintain(1, applied).expect("flushed");
+    tables.close().expect("closed");
+}
+
+/// What HOLDFAST VERIFY finds out about each node.
+fn verify(cluster: &Cluster) -> Vec<String> {
+    let report = cluster.run("HOLDFAST VERIFY");
+    report.items()[5].items().chunks(2).map(|pair| pair[1].text()).collect()
+}
+
+fn figure(cluster: &Cluster, place: usize, name: &str) -> u64 {
+    let Ok(mut client) = Client::try_connect(cluster.address(place), PATIENCE) else { return 0 };
+    let info = client.try_run("INFO state").map(|reply| reply.text()).unwrap_or_default();
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.parse().ok()).unwrap_or(0)
+}
+
+/// What a node knows of a key, whoever leads.
+fn known(cluster: &Cluster, place: usize, key: &str) -> Value {
+    let mut client = cluster.client(place);
+    assert!(client.run("READONLY").is_ok());
+    client.run(&format!("GET {key}"))
+}
+
+#[test]
+fn follower_whose_state_differs_is_reported_and_rebuilt_when_asked() {
+    let mut cluster = Cluster::start_with(&["--state-check-interval", "0"]);
+    for number in 0..200 {
+        assert!(cluster.run(&format!("SET key:{number} {number} EX 1000")).is_ok());
+    }
+    assert_eq!(verify(&cluster), ["equal"; 3]);
+    let victim = *cluster.others(cluster.leader()).last().expect("a follower");
+    assert!(cluster.terminate(victim).success());
+    put_row_of_nobody(&cluster, victim, b"odd");
+    assert!(cluster.run("SET key:7 seven").is_ok());
+    cluster.restart(victim);
+    cluster.wait_whole();
+    assert_eq!(known(&cluster, victim, "odd").text(), "nobody wrote this");
+    let found = verify(&cluster);
+    assert_eq!(found.iter().filter(|finding| *finding == "differs").count(), 1, "{found:?}");
+    assert_eq!(found[victim], "differs");
+    until("it is rebuilt", || figure(&cluster, victim, "state_rebuilds") == 1);
+    cluster.wait_whole();
+    for text in ["state of this replica differs", "was rebuilt"] {
+        assert!(said(&cluster, victim).contains(text), "{text}");
+    }
+    for place in 0..3 {
+        assert!(said(&cluster, place).contains("nodes hold another state than the majority"), "node at {place}");
+        assert_eq!(figure(&cluster, place, "state_check_differing"), 1);
+    }
+    until("the row is gone", || known(&cluster, victim, "odd") == Value::NullBulk);
+    assert_eq!(known(&cluster, victim, "key:7").text(), "seven");
+    assert_eq!(verify(&cluster), ["equal"; 3]);
+}
+
+#[test]
+fn leader_whose_state_differs_hands_over_and_is_rebuilt_by_itself() {
+    let mut cluster = Cluster::start();
+    assert!(cluster.run("SET k v").is_ok());
+    let victim = 2;
+    assert!(cluster.terminate(victim).success());
+    put_row_of_nobody(&cluster, victim, b"odd");
+    cluster.restart(victim);
+    cluster.wait_whole();
+    if cluster.leader() != victim {
+        assert_eq!(cluster.run(&format!("HOLDFAST TRANSFER-LEADER {}", victim + 1)).int(), victim as i64 + 1);
+    }
+    assert_eq!(cluster.run("GET odd").text(), "nobody wrote this");
+    // Whoever asks is told that the leader changed, and asks the next.
+    let mut found = Vec::new();
+    until("all are equal again", || {
+        found = verify(&cluster);
+        found == ["equal"; 3]
+    });
+    assert_eq!(cluster.run("GET odd"), Value::NullBulk);
+    assert_eq!(cluster.run("GET k").text(), "v");
+    assert_eq!(figure(&cluster, victim, "state_rebuilds"), 1);
+    // With an interval nobody needs to ask.
+    assert!(cluster.terminate(victim).success());
+    put_row_of_nobody(&cluster, victim, b"odd");
+    for place in cluster.others(victim) {
+        cluster.terminate(place);
+    }
+    (0..3).for_each(|place| cluster.restart_with(place, &["--state-check-interval", "1"]));
+    until("it is rebuilt unasked", || figure(&cluster, victim, "state_rebuilds") == 1);
+    assert_eq!(cluster.run("GET odd"), Value::NullBulk);
 }
 
 #[test]

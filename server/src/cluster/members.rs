@@ -244,7 +244,10 @@ mod tests {
         assert!(!members.register(8, start(1)), "there is no such node");
         assert!(members.register(1, start(3)) && !members.register(1, start(3)) && !members.register(1, start(2)));
         assert!(members.register(1, start(9)) && members.starts[&1] == start(9));
-        assert!(members.register(1, Start { boot: 9, run: Start::VOID }) && !members.register(1, start(10)), "for good");
+        assert!(
+            members.register(1, Start { boot: 9, run: Start::VOID }) && !members.register(1, start(10)),
+            "for good"
+        );
         assert!(members.mark_leaving(7));
         members.set_conf(ConfState::of_voters([1, 2]));
         assert!(!members.starts.contains_key(&7));

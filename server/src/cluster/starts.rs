@@ -81,7 +81,10 @@ impl fmt::Display for PromiseLost {
                 "its data folder is a copy: the cluster remembers another start with the number {boot} than the folder does"
             ),
             PromiseLost::Void => {
-                write!(f, "its data folder lacked entries that the node had acknowledged: its disk lost what was synced")
+                write!(
+                    f,
+                    "its data folder lacked entries that the node had acknowledged: its disk lost what was synced"
+                )
             }
         }
     }
@@ -100,7 +103,10 @@ impl PromiseLost {
 impl Starts {
     /// The present start; none if this says nothing.
     pub fn present(&self) -> Option<Start> {
-        self.runs.first().filter(|run| **run != Start::VOID && self.boot > 0).map(|run| Start { boot: self.boot, run: *run })
+        self.runs
+            .first()
+            .filter(|run| **run != Start::VOID && self.boot > 0)
+            .map(|run| Start { boot: self.boot, run: *run })
     }
 
     /// Whether a start that is remembered is the present one, or one of the folder's past.
@@ -175,7 +181,9 @@ mod tests {
         }
         let start = |boot| Start { boot, run: 100 + boot };
         assert!(void.supersedes(Some(start(9))) && !start(9).supersedes(Some(void)));
-        assert!(start(2).supersedes(None) && start(3).supersedes(Some(start(2))) && !start(2).supersedes(Some(start(2))));
+        assert!(
+            start(2).supersedes(None) && start(3).supersedes(Some(start(2))) && !start(2).supersedes(Some(start(2)))
+        );
     }
 
     #[test]

@@ -35,8 +35,8 @@ mod starts;
 pub use open::{ClusterIdentity, HostOptions, OpenError, Opened};
 pub use snapshot::{Incoming, SnapshotChunks};
 
-use crate::cluster::{Members, NodeId, Pace};
-use crate::replica::{MembershipStep, Replica};
+use crate::cluster::{Member, Members, NodeId, Pace};
+use crate::replica::{HashJob, MembershipStep, Replica, StateHash};
 use holdfast_engine::folder::DataFolder;
 use holdfast_engine::ledger::{Category, Ledger};
 use holdfast_engine::log::{HardState, LogEntry, LogStore};
@@ -94,6 +94,8 @@ pub struct Outputs {
     pub roles: Vec<(GroupId, RoleState)>,
     /// Nodes whose disks lost what they had acknowledged, this one perhaps among them.
     pub promises_lost: Vec<(GroupId, NodeId)>,
+    /// Hashes of the state, to be sent to the leader.
+    pub state_hashes: Vec<(GroupId, NodeId, StateHash)>,
 }
 
 /// A write of Raft's that is part of a batch.
@@ -269,6 +271,7 @@ impl Host {
                 continue;
             }
             replica.raft.tick(now);
+            replica.tick_checks(now);
             // NB: what is under way already refuses these; they are looked at again with the next tick.
             match replica.membership_step() {
                 Some(MembershipStep::Change(change)) => {
@@ -330,6 +333,11 @@ impl Host {
         }
         let mut progressed = false;
         for place in 0..self.replicas.len() {
+            let replica = &mut self.replicas[place];
+            for (to, hash) in replica.check.outbox.drain(..) {
+                outputs.state_hashes.push((replica.group, to, hash));
+                progressed = true;
+            }
             if !self.replicas[place].raft.has_ready() {
                 continue;
             }
@@ -511,7 +519,8 @@ impl Host {
             return Err(format!("a snapshot of group {group} names another membership than its leader"));
         }
         // NB: above every incarnation that an entry up to the snapshot's began, below any that a later one will.
-        let incarnation = meta.index << INCARNATION_OP_BITS;
+        // The state that is replaced may be of the same index.
+        let incarnation = (meta.index << INCARNATION_OP_BITS).max(replica.table.incarnation() + 1);
         let job = replica.table.install(&received.header, incarnation).map_err(|error| error.to_string())?;
         let path = received.path.clone();
         // NB: from here on the next one that arrives leaves it alone.
@@ -589,6 +598,57 @@ impl Host {
     /// The file system.
     pub fn vfs(&self) -> &SharedVfs {
         &self.vfs
+    }
+
+    // ---- checks of the state ---------------------------------------------------------------------------------------
+
+    /// A state to be hashed, if a check began: run it anywhere, then call [`Host::finish_hash`]. Newer ones take the place of older ones.
+    pub fn take_hash_job(&mut self) -> Option<HashJob> {
+        self.replicas.iter_mut().find_map(Replica::take_hash_job)
+    }
+
+    /// A state was hashed.
+    pub fn finish_hash(&mut self, group: GroupId, index: u64, done: Result<u128, Error>) {
+        if let Some(replica) = self.replica_mut(group) {
+            replica.finish_hash(index, done);
+        }
+    }
+
+    /// A replica says what it found.
+    pub fn learn_hash(&mut self, from: NodeId, group: GroupId, found: StateHash) {
+        if let Some(replica) = self.replica_mut(group) {
+            replica.learn_hash(from, found);
+        }
+    }
+
+    // ---- recovery --------------------------------------------------------------------------------------------------
+
+    /// Makes this node the only one that its group and its list of members know, durably: the others are lost. Everything that the log
+    /// holds must be applied.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn become_alone(&mut self, me: Member) -> Result<(), Error> {
+        let id = self.data().raft().id();
+        let start = self.starts().present();
+        let replica = self.data_mut();
+        replica.become_alone(id, me, start);
+        let synced_index = replica.synced_index;
+        replica.table.flush_unchanged();
+        replica.table.maintain(0, synced_index)?;
+        self.tables.wait_idle()?;
+        self.data_mut().table.maintain(0, synced_index)?;
+        let left = self.data().table.stats().frozen_bytes;
+        if left > 0 {
+            let detail = format!("{left} bytes did not reach the store");
+            return Err(Error::Store { path: self.dir.clone(), detail });
+        }
+        Ok(())
+    }
+
+    /// The folder, to change what it says of itself.
+    pub fn folder_mut(&mut self) -> &mut DataFolder {
+        &mut self.folder
     }
 
     // ---- upkeep ----------------------------------------------------------------------------------------------------

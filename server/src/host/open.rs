@@ -54,6 +54,10 @@ pub struct HostOptions {
     pub heartbeat_interval_ms: u64,
     /// Serve reads from a lease where one is held, else by a round of the quorum.
     pub lease_reads: bool,
+    /// How often a leader has the replicas' states compared, in milliseconds; 0: only when asked.
+    pub state_check_interval_ms: u64,
+    /// Take all that the log holds for committed, be it agreed on or not: for the last node of a cluster that is lost.
+    pub commit_all: bool,
     /// Where random numbers start.
     pub seed: u64,
 }
@@ -134,6 +138,15 @@ impl Host {
         let groups: Vec<GroupId> = log.groups().collect();
         for group in groups {
             let founder = id == FIRST_NODE;
+            if options.commit_all
+                && let Some(view) = log.group(group)
+            {
+                let state = HardState { commit: view.last_index(), ..view.hard_state() };
+                log.set_hard_state(group, state);
+                if let Some(batch) = log.seal() {
+                    log.written(writer.write(batch, now_ms)?);
+                }
+            }
             let replica = open_replica(&mut log, &mut writer, &tables, group, config.clone(), founder, now_ms)
                 .map_err(|error| located(error, &dir))?;
             replicas.push(replica);
@@ -161,6 +174,7 @@ impl Host {
             pace,
         };
         for replica in &mut host.replicas {
+            replica.set_check_interval(options.state_check_interval_ms);
             // Alone, a replica needs nobody's leave to lead; what its log holds beyond the table commits with its first entry.
             if replica.raft.conf_state().is_sole_voter(id) {
                 replica.raft.campaign();

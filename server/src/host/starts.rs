@@ -23,7 +23,7 @@ use holdfast_engine::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-const FILE: &str = "STARTS";
+const FILE: &str = crate::membership::STARTS_FILE;
 const MAGIC: [u8; 8] = *b"HFSTARTS";
 const VERSION: u32 = 1;
 /// The most nodes in the book. Only members, and a few guests that are about to be, get into it.
@@ -137,5 +137,56 @@ impl Host {
         let identity = self.identity?;
         let known = self.data().members().starts.get(&identity.node)?;
         self.starts.own.check(*known).err()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_engine::store::StoreKind;
+    use holdfast_engine::vfs::{CrashPlan, SimVfs, Vfs};
+    use std::path::Path;
+
+    const DIR: &str = "/data";
+
+    fn book(vfs: &SimVfs) -> Result<StartBook> {
+        let folder = DataFolder::open(vfs.shared(), Path::new(DIR), 0xabc, StoreKind::Fjall)?;
+        StartBook::open(vfs.shared(), &folder)
+    }
+
+    #[test]
+    fn what_was_remembered_is_there_after_a_crash() {
+        let vfs = SimVfs::new();
+        let mut first = book(&vfs).unwrap();
+        assert_eq!(first.own.boot, 1);
+        for (id, start) in
+            [(2, Start { boot: 3, run: 7 }), (9, Start { boot: 1, run: 8 }), (2, Start { boot: 4, run: 9 })]
+        {
+            first.remember(id, start).unwrap();
+        }
+        // No news, and no write: the disk would refuse it.
+        vfs.set_read_only(true);
+        first.remember(2, Start { boot: 4, run: 9 }).unwrap();
+        first.remember(2, Start { boot: 3, run: 7 }).unwrap();
+        assert!(first.remember(3, Start { boot: 1, run: 1 }).is_err());
+        vfs.set_read_only(false);
+        drop(first);
+        let vfs = vfs.crash(CrashPlan::synced_only());
+        let again = book(&vfs).unwrap();
+        let expected = [(2, Start { boot: 4, run: 9 }), (9, Start { boot: 1, run: 8 })];
+        assert_eq!(again.seen.into_iter().collect::<Vec<_>>(), expected);
+        assert_eq!((again.own.boot, again.own.runs.len()), (2, 2));
+    }
+
+    #[test]
+    fn damaged_book_is_refused() {
+        let vfs = SimVfs::new();
+        book(&vfs).unwrap().remember(2, Start { boot: 3, run: 7 }).unwrap();
+        let path = Path::new(DIR).join(FILE);
+        vfs.flip_bit(&path, 30, 1);
+        assert!(matches!(book(&vfs), Err(Error::Damaged { .. })));
+        vfs.remove(&path).unwrap();
+        state_file::write(&*vfs.shared(), &path, MAGIC, VERSION, &[1; 25]).unwrap();
+        assert!(matches!(book(&vfs), Err(Error::Damaged { .. })), "half a row");
     }
 }

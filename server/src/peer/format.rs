@@ -26,6 +26,7 @@ mod tests;
 
 use super::{JoinReply, JoinRequest, PeerMessage, SnapshotChunk, SnapshotStatus};
 use crate::cluster::{Address, NodeId, Pace, Starts};
+use crate::replica::StateHash;
 use crate::resp::Output;
 use bytes::Bytes;
 use fields::{Owner, Reader, put_address, put_payload, put_text, put_u8, put_u32, put_u64s, put_u128};
@@ -73,6 +74,7 @@ mod kind {
     pub(super) const RAFT_PROMISE_LOST: u8 = 0x1e;
     pub(super) const SNAPSHOT_CHUNK: u8 = 0x20;
     pub(super) const SNAPSHOT_STATUS: u8 = 0x21;
+    pub(super) const STATE_HASH: u8 = 0x22;
 }
 
 /// Why bytes are no frame.
@@ -210,6 +212,12 @@ pub fn encode_message(message: &PeerMessage, bytes_max: usize, out: &mut Output)
                 SnapshotStatus::Complete => put_u8(out, 1),
                 SnapshotStatus::Refused => put_u8(out, 2),
             }
+        }
+        PeerMessage::StateHash { group, found } => {
+            put_u8(out, kind::STATE_HASH);
+            put_u64s(out, [*group, found.index]);
+            put_u8(out, u8::from(found.hash.is_some()));
+            found.hash.iter().for_each(|hash| put_u128(out, *hash));
         }
     })
 }
@@ -352,6 +360,11 @@ fn read(head: Head, body: &[u8], owner: Option<Owner<'_>>) -> Result<Frame, Form
                 _ => return Err(FormatError::Body("the status of a snapshot is unknown")),
             };
             Frame::Message(PeerMessage::SnapshotStatus { group, transfer, status })
+        }
+        kind::STATE_HASH => {
+            let (group, index) = (reader.u64()?, reader.u64()?);
+            let hash = if reader.flag()? { Some(reader.u128()?) } else { None };
+            Frame::Message(PeerMessage::StateHash { group, found: StateHash { index, hash } })
         }
         kind @ kind::PRE_VOTE..=kind::RAFT_PROMISE_LOST => Frame::Message(raft::read(kind, &mut reader)?),
         kind => return Err(FormatError::Kind(kind)),

@@ -14,9 +14,12 @@
 //! - A group's time never goes back, whatever stamps the entries carry.
 //! - [`Members`] is a function of the log alone and is stored with the applied index.
 
+mod check;
 mod keyspace;
 mod membership;
 
+use check::StateCheck;
+pub use check::{CheckReport, CheckStanding, Finding, HashJob, StateHash};
 pub use keyspace::GroupKeyspace;
 pub(crate) use membership::{CannotLose, MembershipStep};
 
@@ -45,6 +48,10 @@ pub mod internal {
     /// Takes note of a node's start: number, boot number, random number.
     /// [`Replica::start_args`](super::Replica::start_args) makes them.
     pub const START: u16 = 0xFF04;
+    /// Every replica hashes its state as of this entry.
+    pub const CHECK: u16 = 0xFF05;
+    /// What a majority found: index, hash, the numbers of those that have something else.
+    pub const VERDICT: u16 = 0xFF06;
 }
 
 /// The group that a single node's data is in.
@@ -103,12 +110,16 @@ pub struct Replica {
     pub(crate) staged_index: u64,
     /// Raft's writes from the one on that puts a snapshot in place, until it is in place.
     pub(crate) blocked: VecDeque<WriteBatch>,
+    /// Whether this replica holds what the others hold.
+    pub(crate) check: StateCheck,
 }
 
 impl Replica {
     /// A replica over a table that holds the state at Raft's applied index.
     pub(crate) fn new(group: GroupId, raft: Raft, table: Table, members: Members, last_index: u64) -> Self {
         let time_ms = table.applied().stamp_ms;
+        let mut check = StateCheck::default();
+        check.has_nothing(table.applied().index);
         Replica {
             group,
             raft,
@@ -124,6 +135,7 @@ impl Replica {
             written_index: last_index,
             staged_index: last_index,
             blocked: VecDeque::new(),
+            check,
         }
     }
 
@@ -232,6 +244,7 @@ impl Replica {
             self.store_members();
         }
         self.table.set_applied(Applied { index: entry.index, term: entry.term, stamp_ms: self.time_ms });
+        self.begin_check(entry.index);
     }
 
     /// Tells Raft how far the table is. Call it after each round of applied entries.
@@ -266,6 +279,14 @@ impl Replica {
                     self.store_members();
                 }
                 InternalEffect::Members
+            }
+            internal::CHECK => {
+                self.apply_check();
+                InternalEffect::Checks
+            }
+            internal::VERDICT => {
+                self.apply_verdict(args.get(1..).unwrap_or_default());
+                InternalEffect::Checks
             }
             _ => InternalEffect::Unknown,
         }
@@ -311,6 +332,19 @@ impl Replica {
         [id, start.boot, start.run].map(|number| number.to_le_bytes().to_vec())
     }
 
+    /// The other members are lost: this node is the only one from now on. Their numbers are never given again.
+    pub(crate) fn become_alone(&mut self, id: NodeId, me: Member, start: Option<Start>) {
+        let last_id = self.members.conf.members().into_iter().chain([self.members.last_id, id]).max().unwrap_or(id);
+        self.members = Members {
+            conf: ConfState::of_voters([id]),
+            nodes: [(id, me)].into(),
+            last_id,
+            leaving: None,
+            starts: start.map(|start| (id, start)).into_iter().collect(),
+        };
+        self.store_members();
+    }
+
     fn store_members(&mut self) {
         self.table.set_attachment(Bytes::from(self.members.encode()));
     }
@@ -318,6 +352,7 @@ impl Replica {
     /// Takes over what an installed snapshot says beside its rows.
     pub(crate) fn adopt_snapshot(&mut self, members: Members) {
         self.members = members;
+        self.check.state_replaced(self.table.applied().index);
         self.time_ms = self.time_ms.max(self.table.applied().stamp_ms);
     }
 
@@ -425,6 +460,8 @@ pub enum InternalEffect {
     Reclaimed(u64),
     /// The list of members may have changed.
     Members,
+    /// A check of the state begins, or came to something.
+    Checks,
     /// It is no command of the server's own.
     Unknown,
 }

@@ -255,6 +255,7 @@ impl Shard {
                     tracing::warn!(peer = from, group, %error, "a message of a peer was refused");
                 }
             }
+            PeerMessage::StateHash { group, found } => self.host.learn_hash(from, group, found),
             PeerMessage::SnapshotChunk(chunk) => self.receive_chunk(from, chunk),
             PeerMessage::SnapshotStatus { group, transfer, status } => {
                 self.snapshot_status(from, group, transfer, status);
@@ -304,6 +305,12 @@ impl Shard {
             {
                 // They are dispatched again, and told who leads.
                 asked.conns.into_iter().for_each(|key| self.release(key));
+            }
+        }
+        for (group, to, found) in outputs.state_hashes.drain(..) {
+            // One that gets lost is told again.
+            if let Some(cluster) = &self.cluster {
+                cluster.peers.send(to, PeerMessage::StateHash { group, found });
             }
         }
         for (group, id) in outputs.promises_lost.drain(..) {
@@ -567,12 +574,14 @@ impl Shard {
         self.topology_changed = true;
     }
 
-    /// What clients are told if this node takes part no more.
+    /// What clients are told if this node takes part no more, or serves nobody until it is rebuilt.
     pub(super) fn parted(&self) -> Option<&'static str> {
-        self.cluster.as_ref().and_then(|cluster| cluster.parting.as_ref()).map(|parting| match parting {
-            Parting::Removed => super::membership::REMOVED,
-            Parting::PromiseLost(_) => super::membership::PROMISE_LOST,
-        })
+        let cluster = self.cluster.as_ref()?;
+        match cluster.parting {
+            Some(Parting::Removed) => Some(super::membership::REMOVED),
+            Some(Parting::PromiseLost(_)) => Some(super::membership::PROMISE_LOST),
+            None => self.host.data().differs().then_some(super::membership::DIFFERS),
+        }
     }
 
     /// What other nodes know this one by.
@@ -613,7 +622,12 @@ impl Shard {
             }
             return self.leave_cluster(Parting::PromiseLost(reason));
         }
-        tracing::error!(node = id, group, reason, "a node has lost entries that it had acknowledged; it counts for nothing any more");
+        tracing::error!(
+            node = id,
+            group,
+            reason,
+            "a node has lost entries that it had acknowledged; it counts for nothing any more"
+        );
         let void = self.host.void_start(id);
         self.propose_start(id, void);
     }
@@ -655,6 +669,7 @@ impl Shard {
         }
         self.correct_own_entry();
         self.register_starts();
+        self.hash_state();
         self.watch_transfers();
         self.publish_topology();
     }
@@ -674,7 +689,8 @@ impl Shard {
         let status = replica.raft().status();
         let conf = replica.raft().conf_state();
         // One that takes part no more knows nothing of the present but that it isn't in it.
-        let present = |ids: &[NodeId]| ids.iter().copied().filter(|id| !(cluster.parting.is_some() && *id == me)).collect();
+        let present =
+            |ids: &[NodeId]| ids.iter().copied().filter(|id| !(cluster.parting.is_some() && *id == me)).collect();
         let group = GroupView {
             id: DATA_GROUP,
             term: status.role.term,

@@ -119,6 +119,11 @@ fn golden_bytes() {
              f401000000000000 bf01000000000000 0a00000000000000"
                 .into(),
         ),
+        (
+            Frame::Message(PeerMessage::StateHash { group: 9, found: StateHash { index: 19, hash: Some(0xabc) } }),
+            0x9e9a_b09d,
+            "22 0900000000000000 1300000000000000 01 bc0a0000000000000000000000000000".into(),
+        ),
         (Frame::Accept(2), 0x8ada_3b55, "02 0200000000000000".into()),
         (Frame::Refuse("no".into()), 0x0df8_7fa6, "03 0200 6e6f".into()),
         (Frame::Removed("no".into()), 0xc518_f0d6, "06 0200 6e6f".into()),
@@ -309,6 +314,10 @@ fn any_message() -> impl Strategy<Value = PeerMessage> {
                 PeerMessage::SnapshotChunk(SnapshotChunk { group, transfer, term, offset, bytes: bytes.into(), last })
             }
         ),
+        1 => (any::<u64>(), any::<u64>(), any::<Option<u128>>()).prop_map(|(group, index, hash)| PeerMessage::StateHash {
+            group,
+            found: StateHash { index, hash },
+        }),
         1 => (any::<u64>(), any::<u64>(), status)
             .prop_map(|(group, transfer, status)| PeerMessage::SnapshotStatus { group, transfer, status }),
     ]
