@@ -21,7 +21,7 @@ mod page;
 mod parse;
 mod table;
 
-pub use load::{ClusterPlan, Launch, SettingsError, load, load_launch};
+pub use load::{ClusterPlan, Launch, RecoverPlan, SettingsError, load, load_launch};
 pub use parse::{format_bytes, parse_bytes};
 pub use table::{Change, Setting, all};
 
