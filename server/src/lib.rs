@@ -16,6 +16,7 @@ pub mod host;
 pub mod logging;
 pub mod membership;
 pub mod node;
+pub mod once;
 pub mod peer;
 pub mod replica;
 pub mod resp;

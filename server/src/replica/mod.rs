@@ -16,9 +16,11 @@
 
 mod keyspace;
 mod membership;
+mod once;
 
 pub use keyspace::GroupKeyspace;
 pub(crate) use membership::{CannotLose, MembershipStep};
+pub use once::SessionEffect;
 
 use crate::cluster::{Address, Member, Members, NodeId};
 use crate::command::Needs;
@@ -42,6 +44,12 @@ pub mod internal {
     /// Has a node removed: its number. The list marks it as leaving; whoever leads then takes it out of the group, and with
     /// that the list forgets it. [`Replica::forget_args`](super::Replica::forget_args) makes the argument.
     pub const FORGET: u16 = 0xFF03;
+    /// A numbered write of a session: its head, then the arguments of the command without the name. See [`crate::once`].
+    pub const SESSION_ONCE: u16 = 0xFF10;
+    /// Issues a session's id: the limits of the node that was asked.
+    pub const SESSION_NEW: u16 = 0xFF11;
+    /// Forgets the records given, those of them whose sessions are over by the entry's stamp: slot (little-endian) and name each.
+    pub const SESSION_SWEEP: u16 = 0xFF12;
 }
 
 /// The group that a single node's data is in.
