@@ -124,6 +124,7 @@ pub(super) fn write_rows(
         let _turn = lock(&shared.write_turn);
         shared.store.ingest(&mut |sink| push_part(sink, &part))?;
     }
+    records.pack();
     let count = counts.iter().map(|&count| u64::from(count)).sum();
     let attachment = header.conf_state.clone();
     let meta =

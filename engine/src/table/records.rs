@@ -69,7 +69,13 @@ impl Records {
             let (_, key) = rows::parse_record_key(&row).map_err(store_error)?;
             records.insert(key, &data)?;
         }
+        records.pack();
         Ok(records)
+    }
+
+    /// Gives back the room that inserting in order leaves in the map's nodes: nearly half.
+    pub(crate) fn pack(&mut self) {
+        self.map = std::mem::take(&mut self.map).into_iter().collect();
     }
 
     /// Takes in a record that the store has.
