@@ -4,7 +4,7 @@ mod common;
 
 use common::cluster::{Cluster, NODES, is_elsewhere, until};
 use common::resp::{Client, Value, encode};
-use common::{Server, folder, resident_bytes};
+use common::{PATIENCE, Server, folder, resident_bytes};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -113,6 +113,74 @@ fn appends_sent_again_while_leaders_are_killed_are_each_there_once() {
         let wanted: String = (1..=done.load(Ordering::SeqCst)).map(|next| format!("{next},")).collect();
         assert_eq!(cluster.run(&format!("GET log:{number}")).text(), wanted, "client {number}");
     }
+}
+
+/// The client library, many writes at a time: each call is answered, and the sums are exact.
+#[test]
+fn native_client_counts_exactly_while_leaders_are_killed() {
+    const WRITERS: usize = 32;
+    const KILLS: usize = 3;
+    let mut cluster = Cluster::start();
+    let ended = AtomicBool::new(false);
+    let done = AtomicU64::new(0);
+    let addresses: Vec<holdfast_client::Address> =
+        addresses(&cluster).iter().map(|address| address.to_string().parse().expect("an address")).collect();
+    std::thread::scope(|scope| {
+        let _end = EndsOnDrop(&ended);
+        let (ended, done) = (&ended, &done);
+        let clients = scope.spawn(move || {
+            let mut config = holdfast_client::Config::new(addresses[0].clone());
+            config.seeds = addresses[1..].to_vec();
+            config.timeout = PATIENCE;
+            let client = holdfast_client::Client::new(config).exactly_once();
+            let writer = async |number: usize| {
+                let mut sum = 0;
+                while !ended.load(Ordering::SeqCst) {
+                    sum += 1;
+                    // An increment answers what it made of the number: one that came twice would show at once.
+                    let answer = client.increment(format!("sum:{number}"), 1).await;
+                    assert_eq!(answer.expect("an answer"), sum, "writer {number}");
+                    done.fetch_add(1, Ordering::SeqCst);
+                }
+                sum
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let mut writers: Vec<_> = (0..WRITERS).map(|number| Box::pin(writer(number))).collect();
+                let mut sums = vec![None; WRITERS];
+                // All of them on one thread, whenever any of them can go on.
+                std::future::poll_fn(|context| {
+                    for (writer, sum) in writers.iter_mut().zip(&mut sums) {
+                        if sum.is_none()
+                            && let std::task::Poll::Ready(ready) = writer.as_mut().poll(context)
+                        {
+                            *sum = Some(ready);
+                        }
+                    }
+                    if sums.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+                })
+                .await;
+                sums
+            })
+        });
+        for _ in 0..KILLS {
+            let leader = cluster.leader();
+            let before = done.load(Ordering::SeqCst);
+            until("writes go on", || done.load(Ordering::SeqCst) >= before + 300);
+            cluster.kill(leader);
+            cluster.leader();
+            cluster.restart(leader);
+        }
+        let before = done.load(Ordering::SeqCst);
+        until("writes go on after the last", || done.load(Ordering::SeqCst) >= before + 300);
+        ended.store(true, Ordering::SeqCst);
+        let sums = clients.join().expect("the clients");
+        for (number, sum) in sums.into_iter().enumerate() {
+            let sum: i64 = sum.expect("a sum");
+            assert_eq!(cluster.run(&format!("GET sum:{number}")).text(), sum.to_string());
+        }
+    });
+    println!("{} increments", done.load(Ordering::SeqCst));
 }
 
 #[test]
