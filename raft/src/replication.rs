@@ -15,6 +15,7 @@
 //! from a replica that lacks entries: it is then sent an append that it must accept or refuse.
 
 use crate::{
+    defects::{self, Defect},
     entry::{Entry, ReplicaId},
     error::{LogError, StepError},
     log::{Appended, LogReader},
@@ -50,17 +51,25 @@ impl Raft {
             Ok(_) => {}
             Err((index, ours, theirs)) => return Err(StepError::Diverged { from, index, ours, theirs }),
         }
-        self.log.commit_to(commit.min(last));
+        if defects::has(Defect::TruncateBelowCommit) && self.log.last() > last.max(self.log.commit()) {
+            let end = last.max(self.log.commit());
+            self.log.truncate(end);
+            self.disown_writes(Some(end));
+        }
+        let known_equal = if defects::has(Defect::CommitUnmatched) { self.log.last() } else { last };
+        self.log.commit_to(commit.min(known_equal));
         // What is committed is in every later leader's log, so more than was asked may be confirmed.
         let index = last.max(self.log.commit());
         self.send_durable(from, MessageBody::AppendAccepted { index });
         Ok(())
     }
 
-    pub(crate) fn on_heartbeat(&mut self, from: ReplicaId, round: u64, commit: u64) {
+    pub(crate) fn on_heartbeat(&mut self, from: ReplicaId, round: u64, commit: u64, sleep: bool) {
         // The leader names only what it knows this log to hold; more than the log holds can't be meant.
         self.log.commit_to(commit.min(self.log.last()));
-        self.send(from, MessageBody::HeartbeatReply { round });
+        // NB: one that sleeps already stays asleep, and says so again: the first answer may have been lost.
+        let asleep = sleep && commit == self.log.last() && self.fall_asleep();
+        self.send(from, MessageBody::HeartbeatReply { round, asleep });
         self.repeat_snapshot_request(from);
     }
 
@@ -98,14 +107,16 @@ impl Raft {
         let index = self.conf.majority_value(|voter| {
             if voter == id {
                 // Like everybody else, the leader has only what is on its disk.
-                return self.log.persisted();
+                let unwritten = defects::has(Defect::OwnEntriesNotSynced);
+                return if unwritten { self.log.last() } else { self.log.persisted() };
             }
             self.peers.iter().find(|peer| peer.id == voter).map_or(0, |peer| peer.matched)
         });
         let before = self.log.commit();
         // An entry of an earlier term may be on a majority and still be overwritten by a leader that has a later one;
         // it is committed only together with one of this term (Raft's figure 8).
-        if index <= before || self.log.term(index) != Some(self.term) {
+        let own_term = self.log.term(index) == Some(self.term) || defects::has(Defect::OldTermCommitted);
+        if index <= before || !own_term {
             return;
         }
         self.log.commit_to(index);
@@ -173,6 +184,9 @@ impl Raft {
 
     /// A message to this replica could not be delivered: don't let the pipeline run ahead.
     pub fn report_unreachable(&mut self, id: ReplicaId) {
+        if self.role == Role::Leader {
+            self.wake();
+        }
         if self.role == Role::Leader
             && let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == id)
         {

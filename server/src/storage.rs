@@ -59,7 +59,9 @@ pub(crate) fn open_host(settings: &Settings, folder: DataFolder, random: u128) -
         memory_bytes_max: settings.memory_budget_bytes,
         election_timeout_ms: settings.election_timeout_ms,
         heartbeat_interval_ms: (settings.election_timeout_ms / HEARTBEATS_PER_TIMEOUT).max(1),
+        sleep_after_ms: (settings.sleep_after_ms > 0).then_some(settings.sleep_after_ms),
         lease_reads: settings.lease_reads,
+        append_bytes_max: None,
         seed: random as u64,
     };
     Host::open(folder, options, 0).map_err(|error| match error {

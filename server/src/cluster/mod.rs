@@ -17,7 +17,7 @@ mod view;
 
 pub use address::Address;
 pub use members::{Member, Members, MembersError, NODES_MAX};
-pub use topology::{GroupView, NodeView, Topology};
+pub use topology::{GroupView, LinkView, NodeView, Topology, Traffic};
 pub use view::SlotRange;
 
 #[cfg(test)]

@@ -28,14 +28,17 @@
 //!
 //! Next on the data path: `engine/src/wal/writer.rs`.
 
+mod alive;
 mod open;
 mod snapshot;
 
 pub use open::{ClusterIdentity, HostOptions, OpenError, Opened};
-pub use snapshot::{Incoming, SnapshotChunks};
+pub use snapshot::{Incoming, SnapshotChunks, is_next_chunk};
 
-use crate::cluster::Members;
+use crate::cluster::{Members, NodeId};
+use crate::defects::{self, Defect};
 use crate::replica::{MembershipStep, Replica};
+use alive::Alive;
 use holdfast_engine::folder::DataFolder;
 use holdfast_engine::ledger::{Category, Ledger};
 use holdfast_engine::log::{HardState, LogEntry, LogStore};
@@ -90,6 +93,8 @@ pub struct Outputs {
     pub installs: Vec<GroupId>,
     /// New terms, roles and leaders.
     pub roles: Vec<(GroupId, RoleState)>,
+    /// Nodes that are to be shown that this one lives: [`Host::beat`] over there.
+    pub beats: Vec<NodeId>,
 }
 
 /// A write of Raft's that is part of a batch.
@@ -142,6 +147,8 @@ pub struct Host {
     installing: Vec<Received>,
     /// Indexes of snapshots that are being sent: the log is kept from there on.
     sending: Vec<(GroupId, u64)>,
+    /// Stands in for the heartbeats of groups that sleep.
+    alive: Alive,
     /// Why nothing is written any more.
     fault: Option<String>,
     /// The node was removed from its cluster.
@@ -271,11 +278,14 @@ impl Host {
                 None => {}
             }
         }
+        if !self.retired {
+            self.alive.tick(now, &mut self.replicas);
+        }
     }
 
-    /// When [`Host::tick`] next has something to do.
-    pub fn next_deadline(&self) -> Option<u64> {
-        self.replicas.iter().filter_map(|replica| replica.raft.next_deadline()).min()
+    /// Another node shows that it lives.
+    pub fn beat(&mut self, now: u64, from: NodeId) {
+        self.alive.heard(now, from);
     }
 
     /// A message of a peer arrived. Read the clock for `now` after it came.
@@ -289,12 +299,15 @@ impl Host {
         let Some(place) = self.place(group) else { return Ok(()) };
         if let MessageBody::Snapshot { meta } = &message.body {
             let at = (group, meta.index, meta.term);
-            let here = self.received.iter().any(|r| (r.group, r.header.applied.index, r.header.applied.term) == at);
+            let any = defects::has(Defect::SnapshotOfAnotherIndex) && self.received.iter().any(|r| r.group == group);
+            let is_at = |r: &Received| (r.group, r.header.applied.index, r.header.applied.term) == at;
+            let here = any || self.received.iter().any(is_at);
             if !here {
                 // Its data got lost on the way; the sender finds out and sends another.
                 return Ok(());
             }
         }
+        self.alive.heard(now, message.from);
         let stepped = self.replicas[place].raft.step(now, message);
         if let Err(error @ StepError::Diverged { .. }) = &stepped {
             self.halt(&format!("group {group} differs from its leader: {error}"));
@@ -319,7 +332,8 @@ impl Host {
         if self.fault.is_some() {
             return Ok(false);
         }
-        let mut progressed = false;
+        let mut progressed = self.alive.is_due();
+        outputs.beats.extend(self.alive.take_due());
         for place in 0..self.replicas.len() {
             if !self.replicas[place].raft.has_ready() {
                 continue;
@@ -493,7 +507,10 @@ impl Host {
         let at = self
             .received
             .iter()
-            .position(|received| received.group == group && received.header.applied.index == meta.index)
+            .position(|received| {
+                let same = received.header.applied.index == meta.index;
+                received.group == group && (same || defects::has(Defect::SnapshotOfAnotherIndex))
+            })
             .ok_or_else(|| format!("the snapshot of group {group} at {} is gone", meta.index))?;
         let received = &self.received[at];
         let members = Members::decode(&received.header.conf_state).map_err(|error| error.to_string())?;
@@ -504,6 +521,9 @@ impl Host {
         let incarnation = meta.index << INCARNATION_OP_BITS;
         let job = replica.table.install(&received.header, incarnation).map_err(|error| error.to_string())?;
         let path = received.path.clone();
+        if defects::has(Defect::LogCutBeforeSnapshot) {
+            self.log.reset(group, meta.index, meta.term);
+        }
         // NB: from here on the next one that arrives leaves it alone.
         self.installing.push(self.received.swap_remove(at));
         Ok((job, path))
@@ -637,7 +657,8 @@ impl Host {
     fn kept_from(&self, place: usize, durable: u64) -> u64 {
         let replica = &self.replicas[place];
         let log_bytes = self.log.log_bytes();
-        let mut keep = durable;
+        let ahead = defects::has(Defect::LogCutAheadOfStore);
+        let mut keep = if ahead { replica.applied().index } else { durable };
         if log_bytes < self.log_bytes_max / 2 {
             keep = keep.min(replica.raft.slowest_matched());
         }

@@ -1,6 +1,7 @@
 //! Bringing a host up: the log's recovery, the tables' bases, and each group's Raft over both.
 
 use super::Host;
+use super::alive::Alive;
 use crate::cluster::{Members, NodeId};
 use crate::replica::{DATA_GROUP, Replica};
 use holdfast_engine::GroupId;
@@ -51,8 +52,12 @@ pub struct HostOptions {
     pub election_timeout_ms: u64,
     /// How often a leader shows that it lives, in milliseconds.
     pub heartbeat_interval_ms: u64,
+    /// After how long without anything to do a group goes to sleep, in milliseconds; never for none.
+    pub sleep_after_ms: Option<u64>,
     /// Serve reads from a lease where one is held, else by a round of the quorum.
     pub lease_reads: bool,
+    /// Bytes of entries in one append message; `None`: as Raft's defaults say.
+    pub append_bytes_max: Option<usize>,
     /// Where random numbers start.
     pub seed: u64,
 }
@@ -118,7 +123,9 @@ impl Host {
         config.seed = options.seed ^ id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         config.election_timeout_ms = options.election_timeout_ms;
         config.heartbeat_interval_ms = options.heartbeat_interval_ms;
+        config.sleep_after_ms = options.sleep_after_ms;
         config.lease = options.lease_reads;
+        config.append_bytes_max = options.append_bytes_max.unwrap_or(config.append_bytes_max);
         config.inflight_appends_max = INFLIGHT_APPENDS_MAX;
         // What is proposed is bounded by the connections' limits, and the driver holds writes back before followers lag by too
         // much; refusing an entry here would fail a whole turn.
@@ -138,6 +145,7 @@ impl Host {
             replicas,
             tables,
             ledger,
+            alive: Alive::new(options.heartbeat_interval_ms, options.election_timeout_ms),
             folder,
             identity,
             log_bytes_max,

@@ -67,8 +67,11 @@ mod kind {
     pub(super) const SNAPSHOT_WANTED: u8 = 0x1b;
     pub(super) const TIMEOUT_NOW: u8 = 0x1c;
     pub(super) const STALE_TERM: u8 = 0x1d;
+    pub(super) const READ_INDEX: u8 = 0x1e;
+    pub(super) const READ_INDEX_REPLY: u8 = 0x1f;
     pub(super) const SNAPSHOT_CHUNK: u8 = 0x20;
     pub(super) const SNAPSHOT_STATUS: u8 = 0x21;
+    pub(super) const BEAT: u8 = 0x22;
 }
 
 /// Why bytes are no frame.
@@ -188,6 +191,7 @@ pub fn encode_message(message: &PeerMessage, bytes_max: usize, out: &mut Output)
             put_u8(out, u8::from(chunk.last));
             put_payload(out, &chunk.bytes);
         }
+        PeerMessage::Beat => put_u8(out, kind::BEAT),
         PeerMessage::SnapshotStatus { group, transfer, status } => {
             put_u8(out, kind::SNAPSHOT_STATUS);
             put_u64s(out, [*group, *transfer]);
@@ -316,6 +320,7 @@ fn read(head: Head, body: &[u8], owner: Option<Owner<'_>>) -> Result<Frame, Form
         }),
         kind::JOIN_REPLY => Frame::JoinReply(read_join_reply(&mut reader)?),
         kind::SNAPSHOT_CHUNK => Frame::Message(PeerMessage::SnapshotChunk(read_chunk(&mut reader)?)),
+        kind::BEAT => Frame::Message(PeerMessage::Beat),
         kind::SNAPSHOT_STATUS => {
             let (group, transfer) = (reader.u64()?, reader.u64()?);
             let status = match reader.u8()? {
@@ -326,7 +331,7 @@ fn read(head: Head, body: &[u8], owner: Option<Owner<'_>>) -> Result<Frame, Form
             };
             Frame::Message(PeerMessage::SnapshotStatus { group, transfer, status })
         }
-        kind @ kind::PRE_VOTE..=kind::STALE_TERM => Frame::Message(raft::read(kind, &mut reader)?),
+        kind @ kind::PRE_VOTE..=kind::READ_INDEX_REPLY => Frame::Message(raft::read(kind, &mut reader)?),
         kind => return Err(FormatError::Kind(kind)),
     };
     reader.finish()?;

@@ -24,6 +24,8 @@ pub enum PeerMessage {
         /// What is said.
         message: Message,
     },
+    /// The sender lives. In place of the heartbeats of all groups that the two nodes share and that sleep.
+    Beat,
     /// A piece of a snapshot.
     SnapshotChunk(SnapshotChunk),
     /// What became of a snapshot so far.
@@ -114,7 +116,7 @@ impl PeerMessage {
                 _ => Lane::Control,
             },
             PeerMessage::SnapshotChunk(_) => Lane::Bulk,
-            PeerMessage::SnapshotStatus { .. } => Lane::Control,
+            PeerMessage::Beat | PeerMessage::SnapshotStatus { .. } => Lane::Control,
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::peer::{JoinReply, JoinRequest, PeerMessage, PeerSink, Peers, request_
 use crate::replica::{DATA_GROUP, ReadGate, Replica, internal};
 use crate::slot::SLOT_COUNT;
 use holdfast_engine::GroupId;
-use holdfast_raft::{MessageBody, Role, RoleState};
+use holdfast_raft::{MessageBody, ReadError, Role, RoleState};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
@@ -236,6 +236,10 @@ impl Shard {
                     tracing::warn!(peer = from, group, %error, "a message of a peer was refused");
                 }
             }
+            PeerMessage::Beat => {
+                let now = self.mono_ms();
+                self.host.beat(now, from);
+            }
             PeerMessage::SnapshotChunk(chunk) => self.receive_chunk(from, chunk),
             PeerMessage::SnapshotStatus { group, transfer, status } => {
                 self.snapshot_status(from, group, transfer, status);
@@ -271,6 +275,13 @@ impl Shard {
                 replica.unreachable(to);
             }
         }
+        for node in outputs.beats.drain(..) {
+            if let Some(cluster) = &self.cluster {
+                // One that gets lost is followed by another.
+                cluster.peers.send(node, PeerMessage::Beat);
+            }
+        }
+        let answered = !outputs.reads.is_empty() || !outputs.reads_dropped.is_empty();
         for (_, read) in outputs.reads.drain(..) {
             if let Some(cluster) = &mut self.cluster
                 && let Some(asked) = cluster.asked.iter_mut().find(|asked| asked.context == read.context)
@@ -286,6 +297,10 @@ impl Shard {
                 // They are dispatched again, and told who leads.
                 asked.conns.into_iter().for_each(|key| self.release(key));
             }
+        }
+        if answered && self.cluster.as_ref().is_some_and(|cluster| !cluster.readers.is_empty()) {
+            // Those that found too many waiting.
+            self.wake_turn();
         }
         for (group, role) in outputs.roles.drain(..) {
             self.role_changed(group, role);
@@ -331,7 +346,8 @@ impl Shard {
         if self.cluster.is_none() || self.conns[place].granted > 0 {
             return true;
         }
-        match self.host.data().read_gate(self.mono_ms()) {
+        let now = self.mono_ms();
+        match self.host.data_mut().read_gate(now) {
             ReadGate::Open => true,
             // Without leadership the round is refused, and the command dispatched again: it is told who leads.
             ReadGate::Ask | ReadGate::NotLeader => {
@@ -358,7 +374,9 @@ impl Shard {
         let conns = std::mem::take(&mut cluster.readers);
         match self.host.data_mut().read_index(now, context) {
             Ok(()) => cluster.asked.push_back(Asked { context, index: None, conns }),
-            Err(_) => conns.into_iter().for_each(|key| self.release(key)),
+            // They ask again in the turn that the answer to an earlier question begins.
+            Err(ReadError::TooManyReads) => cluster.readers = conns,
+            Err(ReadError::NotLeader { .. }) => conns.into_iter().for_each(|key| self.release(key)),
         }
     }
 
@@ -574,6 +592,9 @@ impl Shard {
         self.correct_own_entry();
         self.watch_transfers();
         self.publish_topology();
+        if let Some(cluster) = &self.cluster {
+            self.node.publish_traffic(cluster.peers.traffic(self.clock_ms()));
+        }
     }
 
     /// Tells clients what is known of the cluster.

@@ -28,7 +28,8 @@ const ENGINE_FIGURES: &[&str] = &[
     "store_fetched_bytes",
     "pinned_bytes",
 ];
-const RAFT_FIGURES: &[&str] = &["term", "commit_index", "applied_index", "log_first_index", "log_last_index", "leader"];
+const RAFT_FIGURES: &[&str] =
+    &["term", "commit_index", "applied_index", "log_first_index", "log_last_index", "leader", "asleep"];
 
 /// The first two are what there is now, the others are counted since the start, on every replica.
 const SESSION_FIGURES: &[&str] = &[
@@ -247,7 +248,8 @@ impl Shard {
         let leader = status.role.leader.unwrap_or(0);
         // Raft counts a snapshot as applied before it is in place; those who watch a node want to know what it holds.
         let applied = replica.applied().index;
-        let raft = [status.role.term, status.commit, applied, status.first, status.last, leader];
+        let asleep = u64::from(replica.raft().is_asleep());
+        let raft = [status.role.term, status.commit, applied, status.first, status.last, leader, asleep];
         for (at, value) in engine.into_iter().enumerate() {
             self.metrics.engine.set(at, value);
         }

@@ -276,13 +276,17 @@ fn any_body() -> impl Strategy<Value = MessageBody> {
             hint_index,
             hint_term
         }),
-        1 => any::<(u64, u64)>().prop_map(|(round, commit)| MessageBody::Heartbeat { round, commit }),
-        1 => any::<u64>().prop_map(|round| MessageBody::HeartbeatReply { round }),
+        1 => any::<(u64, u64, bool)>()
+            .prop_map(|(round, commit, sleep)| MessageBody::Heartbeat { round, commit, sleep }),
+        1 => any::<(u64, bool)>().prop_map(|(round, asleep)| MessageBody::HeartbeatReply { round, asleep }),
         1 => (any::<u64>(), any::<u64>(), any_conf_state()).prop_map(|(index, term, conf_state)| {
             MessageBody::Snapshot { meta: SnapshotMeta { index, term, conf_state } }
         }),
         1 => any::<u64>().prop_map(|index| MessageBody::SnapshotReply { index }),
         1 => any::<u64>().prop_map(|index_min| MessageBody::SnapshotWanted { index_min }),
+        1 => any::<u64>().prop_map(|request| MessageBody::ReadIndex { request }),
+        1 => any::<(u64, Option<u64>)>()
+            .prop_map(|(request, index)| MessageBody::ReadIndexReply { request, index }),
         1 => Just(MessageBody::TimeoutNow),
         1 => Just(MessageBody::StaleTerm),
     ]
@@ -303,6 +307,7 @@ fn any_message() -> impl Strategy<Value = PeerMessage> {
                 PeerMessage::SnapshotChunk(SnapshotChunk { group, transfer, term, offset, bytes: bytes.into(), last })
             }
         ),
+        1 => Just(PeerMessage::Beat),
         1 => (any::<u64>(), any::<u64>(), status)
             .prop_map(|(group, transfer, status)| PeerMessage::SnapshotStatus { group, transfer, status }),
     ]

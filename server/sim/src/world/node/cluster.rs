@@ -23,6 +23,10 @@ impl Node {
             }
             self.effects.push(Effect::Send { to, message: PeerMessage::Raft { group, message } });
         }
+        for to in outputs.beats.drain(..) {
+            self.mark("beats while asleep");
+            self.effects.push(Effect::Send { to, message: PeerMessage::Beat });
+        }
         for (_, read) in outputs.reads.drain(..) {
             if let Some(asked) = self.asked.iter_mut().find(|asked| asked.context == read.context) {
                 asked.index = Some(read.index);
@@ -88,6 +92,21 @@ impl Node {
 
     fn answer_join(&mut self, machine: u32, reply: JoinReply) {
         self.effects.push(Effect::Joined { machine, reply });
+    }
+
+    /// The operator wants a node gone.
+    pub(in crate::world) fn forget(&mut self, id: NodeId) {
+        let args = Replica::forget_args(id);
+        self.push_internal(internal::FORGET, &[b"", &args[0]]);
+        self.pump();
+    }
+
+    /// The operator wants a node to lead.
+    pub(in crate::world) fn hand_over_to(&mut self, target: NodeId) {
+        if self.host.data_mut().transfer_leader(target) {
+            self.mark("leaderships handed over");
+        }
+        self.pump();
     }
 
     fn propose_member(&mut self, id: NodeId, member: &Member) {
