@@ -35,6 +35,9 @@ pub struct Violation {
     pub value: Option<Text>,
     /// The answered operations, one of which would have to come next.
     pub misfits: Vec<Misfit>,
+    /// A part of the history, as short as could be found, that has no order either: operations with an answer first, then those that
+    /// may have happened or not.
+    pub shortest: Vec<Call>,
 }
 
 /// Explains a search in vain.
@@ -59,6 +62,7 @@ pub(super) fn explain(key: &[u8], calls: &[Call], search: &Search) -> Violation 
         order: places.iter().map(|place| calls[*place].clone()).collect(),
         value,
         misfits,
+        shortest: super::minimal::shorten(calls),
     }
 }
 
@@ -88,7 +92,15 @@ impl fmt::Display for Violation {
                 if misfit.fits_here { "(its answer fits here; what follows then does not)" } else { "(wrong here)" };
             writeln!(formatter, "  {} {reason}", misfit.call)?;
         }
-        Ok(())
+        let answered: Vec<&Call> =
+            self.shortest.iter().filter(|call| matches!(call.outcome, Outcome::Answered(_))).collect();
+        writeln!(
+            formatter,
+            "these {} have no order either, whether or not {} others happened at any time after they were asked for:",
+            answered.len(),
+            self.shortest.len() - answered.len()
+        )?;
+        answered.iter().try_for_each(|call| writeln!(formatter, "  {call}"))
     }
 }
 

@@ -680,13 +680,17 @@ impl World<'_> {
         }
         let machine = &self.machines[number as usize - 1];
         if let Some(node) = &machine.node {
-            let outcome = self.memberships.elected(node.id, node.host.data().applied().index);
+            // NB: not what it has applied by now, but by when it was elected.
+            let outcome = self.memberships.elected(node.id, self.logs.applied_by(number));
             self.expect(outcome);
         }
     }
 
     fn acknowledged(&mut self, index: u64, term: u64, conf: &ConfState) {
-        let disk = |id: u64| self.machine_of.get(&id).map(|number| &self.machines[*number as usize - 1].synced);
+        let disk = |id: u64| {
+            let here = self.machine_of.get(&id).map(|number| &self.machines[*number as usize - 1].synced);
+            here.or_else(|| self.operator.held(id))
+        };
         let outcome = invariants::check_acknowledged((index, term), conf, disk);
         self.expect(outcome);
     }

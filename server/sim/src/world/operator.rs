@@ -13,6 +13,7 @@
 use holdfast_server::cluster::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::held::Held;
 use super::machine::LAST_BATCH;
 use super::{Event, World};
 use crate::plan::{Crash, Fault};
@@ -28,7 +29,16 @@ pub(super) struct Operator {
     leaving: BTreeMap<NodeId, bool>,
     /// Members whose disk is lost or may be of no use.
     lost: BTreeSet<NodeId>,
+    /// What lost disks held: what was on a majority when it was committed may be on fewer by when its client hears of it.
+    held: BTreeMap<NodeId, Held>,
     is_looking: bool,
+}
+
+impl Operator {
+    /// What a member's disk held when it was lost.
+    pub(super) fn held(&self, id: NodeId) -> Option<&Held> {
+        self.held.get(&id)
+    }
 }
 
 impl World<'_> {
@@ -84,6 +94,8 @@ impl World<'_> {
         self.trace.say(now, || format!("machine {number} gets an empty disk"));
         self.crash(number, Crash::PowerCut);
         if let Some(id) = self.id_of(number) {
+            let held = self.machine(number).synced.clone();
+            self.operator.held.insert(id, held);
             self.operator.lost.insert(id);
             self.operator.leaving.insert(id, false);
             self.machine_of.remove(&id);
