@@ -71,6 +71,7 @@ impl World<'_> {
         }
         let has_rotten = self.machine(number).rot();
         if has_rotten {
+            self.summary.faults += 1;
             self.marks.hit("disks that rotted");
         }
         if down {
@@ -82,6 +83,7 @@ impl World<'_> {
     /// A machine's disk is lost.
     pub(super) fn wipe(&mut self, number: u32) {
         if self.may_lose(number) {
+            self.summary.faults += 1;
             self.marks.hit("disks lost");
             self.replace(number);
         }
@@ -156,6 +158,7 @@ impl World<'_> {
     pub(super) fn remove(&mut self, number: u32) {
         let voters = self.memberships.newest().map_or(0, |conf| conf.voters.len());
         let Some(id) = self.id_of(number).filter(|_| voters > 2) else { return };
+        self.summary.faults += 1;
         self.operator.leaving.insert(id, true);
         self.look_soon();
     }
