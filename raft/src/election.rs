@@ -63,6 +63,10 @@ impl Raft {
     }
 
     pub(crate) fn tick_leader(&mut self) {
+        if self.sleep.asleep {
+            return;
+        }
+        self.tick_woken();
         if !self.conf.is_sole_voter(self.config.id) {
             let (id, now) = (self.config.id, self.now);
             let heard = self.conf.majority_value(|voter| if voter == id { now } else { self.heard_at(voter) });
@@ -116,6 +120,7 @@ impl Raft {
 
     fn pre_campaign(&mut self) {
         self.role = Role::PreCandidate;
+        self.sleep.asleep = false;
         self.leader = None;
         self.reads.drop_forwarded();
         self.votes.clear();
@@ -137,6 +142,7 @@ impl Raft {
         self.term += 1;
         self.vote = self.config.id;
         self.role = Role::Candidate;
+        self.sleep.asleep = false;
         self.leader = None;
         self.reads.drop_forwarded();
         self.votes.clear();
@@ -254,9 +260,10 @@ impl Raft {
         if self.role == Role::Leader {
             self.stop_leading();
         }
-        if self.role != Role::Follower || leader.is_some() {
+        if self.role != Role::Follower || leader.is_some() || self.sleep.asleep {
             self.reset_election_deadline();
         }
+        self.sleep.asleep = false;
         self.role = Role::Follower;
         self.leader = leader;
         self.votes.clear();

@@ -131,6 +131,11 @@ impl Reads {
         self.forwarded.first().map(|forwarded| forwarded.sent_at)
     }
 
+    /// Whether reads wait for a round.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.waiting.is_empty() || !self.asked.is_empty()
+    }
+
     pub(crate) fn has_output(&self) -> bool {
         !self.done.is_empty() || !self.dropped.is_empty()
     }
@@ -203,6 +208,7 @@ impl Raft {
         if self.reads.waiting.len() + self.reads.asked_count >= self.config.reads_waiting_max {
             return Err(ReadError::TooManyReads);
         }
+        self.note_activity();
         self.reads.waiting.push(reader);
         Ok(())
     }
@@ -326,15 +332,16 @@ impl Raft {
         self.reads.round += 1;
         let round = self.reads.round;
         self.reads.sent.push_back((round, self.now));
+        let sleep = self.asks_to_sleep(round);
         for place in 0..self.peers.len() {
             let peer = &self.peers[place];
             let (to, commit) = (peer.id, self.log.commit().min(peer.matched));
-            self.send(to, MessageBody::Heartbeat { round, commit });
+            self.send(to, MessageBody::Heartbeat { round, commit, sleep });
         }
         self.confirm_rounds();
     }
 
-    pub(crate) fn on_heartbeat_reply(&mut self, from: ReplicaId, round: u64) {
+    pub(crate) fn on_heartbeat_reply(&mut self, from: ReplicaId, round: u64, asleep: bool) {
         if self.role != Role::Leader {
             return;
         }
@@ -345,6 +352,7 @@ impl Raft {
         peer.answered(round, last);
         self.replicate |= peer.matched < last || peer.mode == crate::progress::Mode::Probe { sent: false };
         self.confirm_rounds();
+        self.sleep_if_all_do(from, round, asleep);
     }
 
     /// Looks which round a majority has answered by now.

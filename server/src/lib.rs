@@ -18,6 +18,7 @@ pub mod logging;
 pub mod membership;
 pub mod node;
 pub mod peer;
+pub mod recover;
 pub mod replica;
 pub mod resp;
 pub mod server;

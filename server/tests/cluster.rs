@@ -106,6 +106,43 @@ fn followers_read_what_is_true_now_if_asked_to() {
 }
 
 #[test]
+fn idle_cluster_sleeps_and_wakes_for_whatever_comes() {
+    let mut cluster = Cluster::start_with(&["--sleep-after", "300"]);
+    let info = |cluster: &Cluster, place: usize, field: &str| -> u64 {
+        let text = cluster.client(place).run("INFO Raft").text();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
+        line.expect("a line of INFO").parse().expect("a number")
+    };
+    let asleep = |cluster: &Cluster| cluster.places().into_iter().all(|place| info(cluster, place, "asleep") == 1);
+    let leader = cluster.leader();
+    write_numbered(&mut cluster.client(leader), 0..10);
+    until("all of it sleeps", || asleep(&cluster));
+    let term = info(&cluster, leader, "term");
+    // Many election timeouts later nothing has changed: the nodes hear of each other in another way.
+    let slept = Instant::now();
+    until("three seconds of sleep", || {
+        assert!(asleep(&cluster) && info(&cluster, leader, "term") == term);
+        slept.elapsed() > Duration::from_secs(3)
+    });
+    read_numbered(&mut cluster.client(leader), 0..10);
+    until("it sleeps again", || asleep(&cluster));
+    // Who leads dies, or is cut off without anybody being told, while the group sleeps.
+    cluster.freeze(leader);
+    let next = cluster.leader();
+    assert_ne!(next, leader);
+    write_numbered(&mut cluster.client(next), 10..20);
+    cluster.thaw(leader);
+    until("the one that was frozen follows, and all sleep", || asleep(&cluster));
+    cluster.kill(next);
+    let last = cluster.leader();
+    read_numbered(&mut cluster.client(last), 0..20);
+    cluster.restart(next);
+    cluster.wait_whole();
+    until("it sleeps when it is whole", || asleep(&cluster));
+    assert_eq!(cluster.leader(), last, "whoever comes back does not depose a leader that sleeps");
+}
+
+#[test]
 fn all_nodes_killed_at_once_come_back_with_everything() {
     let mut cluster = Cluster::start();
     let leader = cluster.leader();

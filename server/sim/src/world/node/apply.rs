@@ -127,6 +127,7 @@ impl Node {
                 self.topology_changed = true;
                 return Ok(());
             }
+            InternalEffect::Checks => return Ok(()),
             InternalEffect::Unknown => {}
         }
         let spec = command::by_id(number).ok_or(EntryError::Command(number))?;

@@ -281,6 +281,8 @@ impl Node {
                     self.fail(&format!("a message of node {from} was refused: {error}"));
                 }
             }
+            PeerMessage::Beat => self.host.beat(self.mono_ms, from),
+            PeerMessage::StateHash { group, found } => self.host.learn_hash(from, group, found),
             PeerMessage::SnapshotChunk(chunk) => self.receive_chunk(from, &chunk),
             PeerMessage::SnapshotStatus { transfer, status, .. } => self.snapshot_status(from, transfer, status),
         }
