@@ -163,7 +163,7 @@ impl Replica {
 
     /// Looks at up to `limit` records after one for sessions that are over at `clock_ms`: where to go on (`None`: from the
     /// beginning), and arguments for [`internal::SESSION_SWEEP`].
-    pub(crate) fn old_sessions(
+    pub fn old_sessions(
         &self,
         after: Option<RecordKey>,
         limit: usize,
