@@ -55,6 +55,7 @@ mod random;
 mod read;
 pub mod ready;
 mod replication;
+mod sleep;
 mod snapshot;
 mod terms;
 mod transfer;

@@ -43,6 +43,8 @@ pub(crate) struct Progress {
     pub(crate) heard_at: Millis,
     /// A message to it could not be delivered, and it has said nothing since.
     pub(crate) lost: bool,
+    /// It has said that it sleeps, since it was last asked to.
+    pub(crate) asleep: bool,
     /// The newest heartbeat round that it answered.
     pub(crate) round: u64,
     /// The commit index that it was last told by an append.
@@ -70,6 +72,7 @@ impl Progress {
             next,
             heard_at: now,
             lost: false,
+            asleep: false,
             round: 0,
             commit_told: 0,
             nudge: false,

@@ -19,6 +19,7 @@ use crate::{
     random::Random,
     read::Reads,
     ready::{Ready, Role, RoleState, SnapshotInstall, SnapshotNeed, WriteBatch},
+    sleep::Sleep,
     terms::Terms,
     transfer::Transfer,
 };
@@ -90,6 +91,7 @@ pub struct Raft {
     pub(crate) conf_barrier: u64,
     pub(crate) transfer: Option<Transfer>,
     pub(crate) reads: Reads,
+    pub(crate) sleep: Sleep,
     /// Something happened that may allow appends to be sent.
     pub(crate) replicate: bool,
 
@@ -146,7 +148,8 @@ pub struct PeerStatus {
     pub promise_lost: bool,
     /// When it was last heard.
     pub heard_at: Millis,
-    /// Whether it answered this leader in this term, within the last election timeout, and could be reached since.
+    /// Whether it answered this leader in this term, within the last election timeout, and could be reached since. In a
+    /// group that sleeps: whether it is not known to be gone.
     pub answers: bool,
 }
 
@@ -236,6 +239,7 @@ impl Raft {
             conf_barrier: 0,
             transfer: None,
             reads: Reads::default(),
+            sleep: Sleep::default(),
             replicate: false,
             outstanding: VecDeque::new(),
             last_sequence: 0,
@@ -273,7 +277,12 @@ impl Raft {
 
     /// When [`Raft::tick`] next has something to do; `None` if time alone changes nothing.
     pub fn next_deadline(&self) -> Option<Millis> {
-        let deadline = if self.role == Role::Leader { self.heartbeat_due } else { self.election_deadline };
+        let deadline = if self.role == Role::Leader {
+            self.heartbeat_due
+        } else {
+            let answer_due = self.reads.forwarded_since().map(|since| since + self.config.election_timeout_ms);
+            self.election_deadline.min(answer_due.unwrap_or(Millis::MAX))
+        };
         (deadline != Millis::MAX).then_some(deadline)
     }
 
@@ -285,6 +294,7 @@ impl Raft {
     pub fn step(&mut self, now: Millis, message: Message) -> Result<(), StepError> {
         self.advance(now);
         self.check_message(&message)?;
+        self.wake_by(&message);
         let Message { from, term, body, .. } = message;
         if term > self.term {
             match body {
@@ -336,8 +346,10 @@ impl Raft {
             MessageBody::AppendRejected { previous_index, hint_index, hint_term } => {
                 self.on_rejected(from, previous_index, hint_index, hint_term);
             }
-            MessageBody::Heartbeat { round, commit } => self.on_heartbeat(from, round, commit),
-            MessageBody::HeartbeatReply { round } => self.on_heartbeat_reply(from, round),
+            MessageBody::Heartbeat { round, commit, sleep } => self.on_heartbeat(from, round, commit, sleep),
+            MessageBody::HeartbeatReply { round, asleep } => self.on_heartbeat_reply(from, round, asleep),
+            MessageBody::ReadIndex { request } => self.on_read_index(from, request),
+            MessageBody::ReadIndexReply { request, index } => self.on_read_index_reply(from, request, index),
             MessageBody::Snapshot { meta } => self.on_snapshot(from, meta)?,
             MessageBody::SnapshotReply { index } => self.on_snapshot_reply(from, index),
             MessageBody::SnapshotWanted { index_min } => self.on_snapshot_wanted(from, index_min),
@@ -390,8 +402,11 @@ impl Raft {
             {
                 return malformed("it acknowledges entries that don't exist");
             }
-            MessageBody::HeartbeatReply { round } if leads && *round > self.reads.round => {
+            MessageBody::HeartbeatReply { round, .. } if leads && *round > self.reads.round => {
                 return malformed("it answers a heartbeat that wasn't sent");
+            }
+            MessageBody::ReadIndexReply { index: Some(index), .. } if *index > NUMBER_MAX => {
+                return malformed("it names an impossible index");
             }
             MessageBody::Snapshot { meta } => {
                 if meta.index == 0 || meta.index > NUMBER_MAX || meta.term == 0 || meta.term > message.term {
@@ -455,6 +470,7 @@ impl Raft {
     /// A leader adds to its own log. Nothing else of a leader ever changes it.
     pub(crate) fn append_own(&mut self, kind: EntryKind, payload: Bytes) -> u64 {
         assert_eq!(self.role, Role::Leader, "only a leader appends of its own");
+        self.note_activity();
         let index = self.log.last() + 1;
         let entry = Entry { term: self.term, index, kind, payload };
         self.uncommitted_bytes += entry.size_bytes();
@@ -825,7 +841,7 @@ impl Raft {
                     answers: peer.round > 0
                         && !peer.lost
                         && !peer.promise_lost
-                        && self.now < peer.heard_at + self.config.election_timeout_ms,
+                        && (self.sleep.asleep || self.now < peer.heard_at + self.config.election_timeout_ms),
                 })
                 .collect(),
         }

@@ -64,13 +64,15 @@ impl Raft {
         Ok(())
     }
 
-    pub(crate) fn on_heartbeat(&mut self, from: ReplicaId, round: u64, commit: u64) {
+    pub(crate) fn on_heartbeat(&mut self, from: ReplicaId, round: u64, commit: u64, sleep: bool) {
         // The leader names only what this log acknowledged to it. NB: a snapshot that is being put in place counts as held already.
         if commit > self.log.last() {
             return self.lose_promise(from);
         }
         self.log.commit_to(commit);
-        self.send(from, MessageBody::HeartbeatReply { round });
+        // NB: one that sleeps already stays asleep, and says so again: the first answer may have been lost.
+        let asleep = sleep && commit == self.log.last() && self.fall_asleep();
+        self.send(from, MessageBody::HeartbeatReply { round, asleep });
         self.repeat_snapshot_request(from);
     }
 
@@ -213,6 +215,9 @@ impl Raft {
 
     /// A message to this replica could not be delivered: don't let the pipeline run ahead.
     pub fn report_unreachable(&mut self, id: ReplicaId) {
+        if self.role == Role::Leader {
+            self.wake();
+        }
         if self.role == Role::Leader
             && let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == id)
         {

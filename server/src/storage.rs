@@ -64,6 +64,7 @@ pub(crate) fn open_host(
         memory_bytes_max: settings.memory_budget_bytes,
         election_timeout_ms: settings.election_timeout_ms,
         heartbeat_interval_ms: (settings.election_timeout_ms / HEARTBEATS_PER_TIMEOUT).max(1),
+        sleep_after_ms: (settings.sleep_after_ms > 0).then_some(settings.sleep_after_ms),
         lease_reads: settings.lease_reads,
         state_check_interval_ms: settings.state_check_interval_seconds.saturating_mul(1000),
         commit_all,

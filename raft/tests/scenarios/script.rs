@@ -84,8 +84,15 @@ fn message_text(message: &Message) -> String {
         MessageBody::AppendRejected { previous_index, hint_index, hint_term } => {
             format!("Rejected {previous_index} hint={hint_index}@{hint_term}")
         }
-        MessageBody::Heartbeat { round, commit } => format!("Heartbeat round={round} commit={commit}"),
-        MessageBody::HeartbeatReply { round } => format!("HeartbeatReply round={round}"),
+        MessageBody::Heartbeat { round, commit, sleep } => {
+            format!("Heartbeat round={round} commit={commit}{}", if *sleep { " sleep" } else { "" })
+        }
+        MessageBody::HeartbeatReply { round, asleep } => {
+            format!("HeartbeatReply round={round}{}", if *asleep { " asleep" } else { "" })
+        }
+        MessageBody::ReadIndex { .. } => "ReadIndex".to_owned(),
+        MessageBody::ReadIndexReply { index: Some(index), .. } => format!("ReadIndexReply {index}"),
+        MessageBody::ReadIndexReply { index: None, .. } => "ReadIndexReply unknown".to_owned(),
         MessageBody::Snapshot { meta } => {
             format!("Snapshot {}@{} {}", meta.index, meta.term, conf_text(&meta.conf_state))
         }

@@ -21,7 +21,7 @@ pub use address::Address;
 pub use members::{Member, Members, MembersError, NODES_MAX};
 pub use pace::Pace;
 pub use starts::{PromiseLost, Start, Starts};
-pub use topology::{GroupView, NodeView, Topology};
+pub use topology::{GroupView, LinkView, NodeView, Topology, Traffic};
 pub use view::SlotRange;
 
 #[cfg(test)]

@@ -28,6 +28,7 @@
 //!
 //! Next on the data path: `engine/src/wal/writer.rs`.
 
+mod alive;
 mod open;
 mod snapshot;
 mod starts;
@@ -37,6 +38,7 @@ pub use snapshot::{Incoming, SnapshotChunks};
 
 use crate::cluster::{Member, Members, NodeId, Pace};
 use crate::replica::{HashJob, MembershipStep, Replica, StateHash};
+use alive::Alive;
 use holdfast_engine::folder::DataFolder;
 use holdfast_engine::ledger::{Category, Ledger};
 use holdfast_engine::log::{HardState, LogEntry, LogStore};
@@ -96,6 +98,8 @@ pub struct Outputs {
     pub promises_lost: Vec<(GroupId, NodeId)>,
     /// Hashes of the state, to be sent to the leader.
     pub state_hashes: Vec<(GroupId, NodeId, StateHash)>,
+    /// Nodes that are to be shown that this one lives: [`Host::beat`] over there.
+    pub beats: Vec<NodeId>,
 }
 
 /// A write of Raft's that is part of a batch.
@@ -148,6 +152,8 @@ pub struct Host {
     installing: Vec<Received>,
     /// Indexes of snapshots that are being sent: the log is kept from there on.
     sending: Vec<(GroupId, u64)>,
+    /// Stands in for the heartbeats of groups that sleep.
+    alive: Alive,
     /// Why nothing is written any more.
     fault: Option<String>,
     /// The node was removed from its cluster.
@@ -283,11 +289,14 @@ impl Host {
                 None => {}
             }
         }
+        if !self.retired {
+            self.alive.tick(now, &mut self.replicas);
+        }
     }
 
-    /// When [`Host::tick`] next has something to do.
-    pub fn next_deadline(&self) -> Option<u64> {
-        self.replicas.iter().filter_map(|replica| replica.raft.next_deadline()).min()
+    /// Another node shows that it lives.
+    pub fn beat(&mut self, now: u64, from: NodeId) {
+        self.alive.heard(now, from);
     }
 
     /// A message of a peer arrived. Read the clock for `now` after it came.
@@ -307,6 +316,7 @@ impl Host {
                 return Ok(());
             }
         }
+        self.alive.heard(now, message.from);
         let stepped = self.replicas[place].raft.step(now, message);
         if let Err(error @ StepError::Diverged { .. }) = &stepped {
             self.halt(&format!("group {group} differs from its leader: {error}"));
@@ -331,7 +341,8 @@ impl Host {
         if self.fault.is_some() {
             return Ok(false);
         }
-        let mut progressed = false;
+        let mut progressed = self.alive.is_due();
+        outputs.beats.extend(self.alive.take_due());
         for place in 0..self.replicas.len() {
             let replica = &mut self.replicas[place];
             for (to, hash) in replica.check.outbox.drain(..) {

@@ -1,6 +1,7 @@
 //! Bringing a host up: the log's recovery, the tables' bases, and each group's Raft over both.
 
 use super::Host;
+use super::alive::Alive;
 use super::starts::StartBook;
 use crate::cluster::{Members, NodeId, Pace};
 use crate::replica::{DATA_GROUP, Replica};
@@ -52,6 +53,8 @@ pub struct HostOptions {
     pub election_timeout_ms: u64,
     /// How often a leader shows that it lives, in milliseconds.
     pub heartbeat_interval_ms: u64,
+    /// After how long without anything to do a group goes to sleep, in milliseconds; never for none.
+    pub sleep_after_ms: Option<u64>,
     /// Serve reads from a lease where one is held, else by a round of the quorum.
     pub lease_reads: bool,
     /// How often a leader has the replicas' states compared, in milliseconds; 0: only when asked.
@@ -123,6 +126,7 @@ impl Host {
         config.seed = options.seed ^ id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         config.election_timeout_ms = options.election_timeout_ms;
         config.heartbeat_interval_ms = options.heartbeat_interval_ms;
+        config.sleep_after_ms = options.sleep_after_ms;
         config.lease = options.lease_reads;
         config.inflight_appends_max = INFLIGHT_APPENDS_MAX;
         // What is proposed is bounded by the connections' limits, and the driver holds writes back before followers lag by too
@@ -158,6 +162,7 @@ impl Host {
             replicas,
             tables,
             ledger,
+            alive: Alive::new(options.heartbeat_interval_ms, options.election_timeout_ms),
             folder,
             identity,
             log_bytes_max,

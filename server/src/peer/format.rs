@@ -71,10 +71,13 @@ mod kind {
     pub(super) const SNAPSHOT_WANTED: u8 = 0x1b;
     pub(super) const TIMEOUT_NOW: u8 = 0x1c;
     pub(super) const STALE_TERM: u8 = 0x1d;
-    pub(super) const RAFT_PROMISE_LOST: u8 = 0x1e;
+    pub(super) const READ_INDEX: u8 = 0x1e;
+    pub(super) const READ_INDEX_REPLY: u8 = 0x1f;
     pub(super) const SNAPSHOT_CHUNK: u8 = 0x20;
     pub(super) const SNAPSHOT_STATUS: u8 = 0x21;
-    pub(super) const STATE_HASH: u8 = 0x22;
+    pub(super) const BEAT: u8 = 0x22;
+    pub(super) const STATE_HASH: u8 = 0x23;
+    pub(super) const RAFT_PROMISE_LOST: u8 = 0x24;
 }
 
 /// Why bytes are no frame.
@@ -201,6 +204,7 @@ pub fn encode_message(message: &PeerMessage, bytes_max: usize, out: &mut Output)
             put_u8(out, u8::from(chunk.last));
             put_payload(out, &chunk.bytes);
         }
+        PeerMessage::Beat => put_u8(out, kind::BEAT),
         PeerMessage::SnapshotStatus { group, transfer, status } => {
             put_u8(out, kind::SNAPSHOT_STATUS);
             put_u64s(out, [*group, *transfer]);
@@ -351,6 +355,7 @@ fn read(head: Head, body: &[u8], owner: Option<Owner<'_>>) -> Result<Frame, Form
         }),
         kind::JOIN_REPLY => Frame::JoinReply(read_join_reply(&mut reader)?),
         kind::SNAPSHOT_CHUNK => Frame::Message(PeerMessage::SnapshotChunk(read_chunk(&mut reader)?)),
+        kind::BEAT => Frame::Message(PeerMessage::Beat),
         kind::SNAPSHOT_STATUS => {
             let (group, transfer) = (reader.u64()?, reader.u64()?);
             let status = match reader.u8()? {
@@ -366,7 +371,9 @@ fn read(head: Head, body: &[u8], owner: Option<Owner<'_>>) -> Result<Frame, Form
             let hash = if reader.flag()? { Some(reader.u128()?) } else { None };
             Frame::Message(PeerMessage::StateHash { group, found: StateHash { index, hash } })
         }
-        kind @ kind::PRE_VOTE..=kind::RAFT_PROMISE_LOST => Frame::Message(raft::read(kind, &mut reader)?),
+        kind @ (kind::PRE_VOTE..=kind::READ_INDEX_REPLY | kind::RAFT_PROMISE_LOST) => {
+            Frame::Message(raft::read(kind, &mut reader)?)
+        }
         kind => return Err(FormatError::Kind(kind)),
     };
     reader.finish()?;

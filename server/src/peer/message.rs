@@ -25,6 +25,8 @@ pub enum PeerMessage {
         /// What is said.
         message: Message,
     },
+    /// The sender lives. In place of the heartbeats of all groups that the two nodes share and that sleep.
+    Beat,
     /// A piece of a snapshot.
     SnapshotChunk(SnapshotChunk),
     /// What became of a snapshot so far.
@@ -122,7 +124,7 @@ impl PeerMessage {
                 _ => Lane::Control,
             },
             PeerMessage::SnapshotChunk(_) => Lane::Bulk,
-            PeerMessage::SnapshotStatus { .. } | PeerMessage::StateHash { .. } => Lane::Control,
+            PeerMessage::Beat | PeerMessage::SnapshotStatus { .. } | PeerMessage::StateHash { .. } => Lane::Control,
         }
     }
 }

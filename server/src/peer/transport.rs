@@ -37,7 +37,7 @@ use super::link::Link;
 use super::said::Said;
 use super::wire::NotQueued;
 use super::{JoinReply, JoinRequest, Lane, PeerCounters, PeerMessage, PeerOptions, accept, dial};
-use crate::cluster::{Address, NodeId, Pace, Starts};
+use crate::cluster::{Address, LinkView, NodeId, Pace, Starts, Traffic};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -211,6 +211,25 @@ impl Peers {
     /// Figures of the traffic with each node, by ascending number.
     pub fn counters(&self) -> Vec<(NodeId, PeerCounters)> {
         self.0.links.borrow().iter().map(|(id, link)| (*id, link.counters.get())).collect()
+    }
+
+    /// The connections to and from all nodes, and figures over all of them. `now_ms` is the present time, in milliseconds since
+    /// the epoch.
+    pub fn traffic(&self, now_ms: u64) -> Traffic {
+        let mut traffic = Traffic::default();
+        for (node, link) in self.0.links.borrow().iter() {
+            let counters = link.counters.get();
+            traffic.sent_messages += counters.sent_messages;
+            traffic.received_messages += counters.received_messages;
+            traffic.dropped_messages += counters.dropped_messages;
+            traffic.links.extend(link.connections().into_iter().map(|(outgoing, since, queued_bytes)| LinkView {
+                node: *node,
+                outgoing,
+                since_ms: now_ms.saturating_sub(since.elapsed().as_millis() as u64),
+                queued_bytes: queued_bytes as u64,
+            }));
+        }
+        traffic
     }
 
     /// The client and peer address that a node gave when it last connected to this one.

@@ -183,9 +183,13 @@ impl Replica {
     /// Whether a linearizable read may be answered from the table now. Read the clock `now` right before, and the data
     /// right after, without a pause between.
     #[inline]
-    pub fn read_gate(&self, now: u64) -> ReadGate {
+    pub fn read_gate(&mut self, now: u64) -> ReadGate {
         match self.raft.lease_read(now) {
-            Some(index) if index <= self.table.applied().index => ReadGate::Open,
+            Some(index) if index <= self.table.applied().index => {
+                // NB: a group that is read from is not idle, though nobody else hears of it.
+                self.raft.touch(now);
+                ReadGate::Open
+            }
             _ if self.raft.is_leader() => ReadGate::Ask,
             _ => ReadGate::NotLeader,
         }
@@ -202,6 +206,23 @@ impl Replica {
     /// A message to a peer could not be delivered.
     pub fn unreachable(&mut self, id: NodeId) {
         self.raft.report_unreachable(id);
+    }
+
+    /// The nodes of which this replica, asleep, must be told when they are gone; none while it is awake.
+    pub(crate) fn partners_asleep(&self) -> Vec<NodeId> {
+        if !self.raft.is_asleep() {
+            return Vec::new();
+        }
+        let me = self.raft.id();
+        match self.raft.role_state().leader {
+            Some(leader) if leader != me => vec![leader],
+            _ => self.raft.conf_state().members().into_iter().filter(|id| *id != me).collect(),
+        }
+    }
+
+    /// A node is gone, as far as this one can tell.
+    pub(crate) fn peer_lost(&mut self, now: u64, id: NodeId) {
+        self.raft.peer_lost(now, id);
     }
 
     /// Hands leadership to another voter. `false`: not now.

@@ -138,8 +138,12 @@ pub struct Settings {
     pub peer_port: u16,
     pub announce_host: String,
     pub election_timeout_ms: u64,
+    /// 0 for never.
+    pub sleep_after_ms: u64,
     pub lease_reads: bool,
     pub state_check_interval_seconds: u64,
+    /// Whether READONLY connections read what is true now, instead of what a replica happens to have.
+    pub fresh_replica_reads: bool,
     pub slowlog_log_slower_than_us: i64,
     pub slowlog_max_len: usize,
     pub log_level: LogLevel,
@@ -173,8 +177,10 @@ impl Default for Settings {
             peer_port: 0,
             announce_host: String::new(),
             election_timeout_ms: 0,
+            sleep_after_ms: 30_000,
             lease_reads: true,
             state_check_interval_seconds: 0,
+            fresh_replica_reads: false,
             slowlog_log_slower_than_us: 0,
             slowlog_max_len: 0,
             log_level: LogLevel::Info,

@@ -359,6 +359,19 @@ const ALL: &[Setting] = &[
         get: |settings| settings.election_timeout_ms.to_string(),
     },
     Setting {
+        name: "sleep-after",
+        placeholder: "MILLISECONDS",
+        default: "30000",
+        change: Change::AtStart,
+        help: "In a cluster, after how long without reads and writes a group stops its heartbeats and leaves it to the nodes \
+               to see that they live, up to an hour; 0 for never. The next read takes a round trip",
+        set: |settings, text| {
+            settings.sleep_after_ms = number_within(text, 0, 3_600_000)? as u64;
+            Ok(())
+        },
+        get: |settings| settings.sleep_after_ms.to_string(),
+    },
+    Setting {
         name: "reads",
         placeholder: "MODE",
         default: "lease",
@@ -384,6 +397,19 @@ const ALL: &[Setting] = &[
             Ok(())
         },
         get: |settings| settings.state_check_interval_seconds.to_string(),
+    },
+    Setting {
+        name: "replica-reads",
+        placeholder: "MODE",
+        default: "stale",
+        change: Change::AtStart,
+        help: "In a cluster, what connections that have said READONLY read on a node that does not lead. stale: what it has, \
+               which may be old, as in Redis; linearizable: what is true now, for a question to the leader",
+        set: |settings, text| {
+            settings.fresh_replica_reads = choice(text, &[("stale", false), ("linearizable", true)])?;
+            Ok(())
+        },
+        get: |settings| if settings.fresh_replica_reads { "linearizable" } else { "stale" }.to_owned(),
     },
     Setting {
         name: "slowlog-log-slower-than",

@@ -22,7 +22,7 @@ use crate::peer::{JoinReply, JoinRequest, PeerMessage, PeerSink, Peers, Refusal,
 use crate::replica::{DATA_GROUP, ReadGate, Replica, internal};
 use crate::slot::SLOT_COUNT;
 use holdfast_engine::GroupId;
-use holdfast_raft::{MessageBody, Role, RoleState};
+use holdfast_raft::{MessageBody, ReadError, Role, RoleState};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
@@ -256,6 +256,10 @@ impl Shard {
                 }
             }
             PeerMessage::StateHash { group, found } => self.host.learn_hash(from, group, found),
+            PeerMessage::Beat => {
+                let now = self.mono_ms();
+                self.host.beat(now, from);
+            }
             PeerMessage::SnapshotChunk(chunk) => self.receive_chunk(from, chunk),
             PeerMessage::SnapshotStatus { group, transfer, status } => {
                 self.snapshot_status(from, group, transfer, status);
@@ -291,6 +295,13 @@ impl Shard {
                 replica.unreachable(to);
             }
         }
+        for node in outputs.beats.drain(..) {
+            if let Some(cluster) = &self.cluster {
+                // One that gets lost is followed by another.
+                cluster.peers.send(node, PeerMessage::Beat);
+            }
+        }
+        let answered = !outputs.reads.is_empty() || !outputs.reads_dropped.is_empty();
         for (_, read) in outputs.reads.drain(..) {
             if let Some(cluster) = &mut self.cluster
                 && let Some(asked) = cluster.asked.iter_mut().find(|asked| asked.context == read.context)
@@ -315,6 +326,10 @@ impl Shard {
         }
         for (group, id) in outputs.promises_lost.drain(..) {
             self.promise_was_lost(group, id);
+        }
+        if answered && self.cluster.as_ref().is_some_and(|cluster| !cluster.readers.is_empty()) {
+            // Those that found too many waiting.
+            self.wake_turn();
         }
         for (group, role) in outputs.roles.drain(..) {
             self.role_changed(group, role);
@@ -360,7 +375,8 @@ impl Shard {
         if self.cluster.is_none() || self.conns[place].granted > 0 {
             return true;
         }
-        match self.host.data().read_gate(self.mono_ms()) {
+        let now = self.mono_ms();
+        match self.host.data_mut().read_gate(now) {
             ReadGate::Open => true,
             // Without leadership the round is refused, and the command dispatched again: it is told who leads.
             ReadGate::Ask | ReadGate::NotLeader => {
@@ -387,7 +403,9 @@ impl Shard {
         let conns = std::mem::take(&mut cluster.readers);
         match self.host.data_mut().read_index(now, context) {
             Ok(()) => cluster.asked.push_back(Asked { context, index: None, conns }),
-            Err(_) => conns.into_iter().for_each(|key| self.release(key)),
+            // They ask again in the turn that the answer to an earlier question begins.
+            Err(ReadError::TooManyReads) => cluster.readers = conns,
+            Err(ReadError::NotLeader { .. }) => conns.into_iter().for_each(|key| self.release(key)),
         }
     }
 
@@ -672,6 +690,9 @@ impl Shard {
         self.hash_state();
         self.watch_transfers();
         self.publish_topology();
+        if let Some(cluster) = &self.cluster {
+            self.node.publish_traffic(cluster.peers.traffic(self.clock_ms()));
+        }
     }
 
     /// Tells clients what is known of the cluster.

@@ -30,7 +30,8 @@ const ENGINE_FIGURES: &[&str] = &[
     "store_fetched_bytes",
     "pinned_bytes",
 ];
-const RAFT_FIGURES: &[&str] = &["term", "commit_index", "applied_index", "log_first_index", "log_last_index", "leader"];
+const RAFT_FIGURES: &[&str] =
+    &["term", "commit_index", "applied_index", "log_first_index", "log_last_index", "leader", "asleep"];
 
 /// A histogram of durations in powers of two of microseconds, with four steps to each.
 #[derive(Debug)]
@@ -217,7 +218,8 @@ impl Shard {
         let leader = status.role.leader.unwrap_or(0);
         // Raft counts a snapshot as applied before it is in place; those who watch a node want to know what it holds.
         let applied = replica.applied().index;
-        let raft = [status.role.term, status.commit, applied, status.first, status.last, leader];
+        let asleep = u64::from(replica.raft().is_asleep());
+        let raft = [status.role.term, status.commit, applied, status.first, status.last, leader, asleep];
         for (at, value) in engine.into_iter().enumerate() {
             self.metrics.engine.set(at, value);
         }

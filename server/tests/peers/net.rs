@@ -199,7 +199,7 @@ pub(crate) fn raft(from: NodeId, to: NodeId, body: MessageBody) -> PeerMessage {
 
 /// A message of the control lane.
 pub(crate) fn heartbeat(from: NodeId, to: NodeId, round: u64) -> PeerMessage {
-    raft(from, to, MessageBody::Heartbeat { round, commit: 0 })
+    raft(from, to, MessageBody::Heartbeat { round, commit: 0, sleep: false })
 }
 
 pub(crate) fn round_of(message: &PeerMessage) -> u64 {

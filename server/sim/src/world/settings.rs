@@ -24,6 +24,8 @@ pub struct Settings {
     pub election_timeout_ms: u64,
     /// Whether reads are served from leases.
     pub lease_reads: bool,
+    /// See [`HostOptions::sleep_after_ms`]; short, since the clients hardly ever pause for long.
+    pub sleep_after_ms: Option<u64>,
     /// The length of a log segment in bytes.
     pub segment_bytes: u64,
     /// Above this much log, memtables are flushed so that it can be cut, in bytes.
@@ -55,10 +57,12 @@ pub struct Settings {
 impl Settings {
     /// What the seed says.
     pub fn draw(random: &Random) -> Settings {
+        let mut sleep = random.fork("sleep");
         let mut random = random.fork("settings");
         let kib = |size: u64| size << 10;
         Settings {
             election_timeout_ms: [300, 500, 1000, 1000][random.index(4)],
+            sleep_after_ms: [None, Some(1), Some(20), Some(200)][sleep.index(4)],
             lease_reads: random.chance(700),
             segment_bytes: kib([16, 32, 128, 512][random.index(4)]),
             log_bytes_max: kib([64, 128, 512, 4096][random.index(4)]),
@@ -102,6 +106,7 @@ impl Settings {
             memory_bytes_max: 64 << 20,
             election_timeout_ms: self.election_timeout_ms,
             heartbeat_interval_ms: self.election_timeout_ms / 10,
+            sleep_after_ms: self.sleep_after_ms,
             lease_reads: self.lease_reads,
             commit_all: false,
             state_check_interval_ms: STATE_CHECK_INTERVAL_MS,

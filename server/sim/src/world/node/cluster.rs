@@ -23,6 +23,10 @@ impl Node {
             }
             self.effects.push(Effect::Send { to, message: PeerMessage::Raft { group, message } });
         }
+        for to in outputs.beats.drain(..) {
+            self.mark("beats while asleep");
+            self.effects.push(Effect::Send { to, message: PeerMessage::Beat });
+        }
         for (_, read) in outputs.reads.drain(..) {
             if let Some(asked) = self.asked.iter_mut().find(|asked| asked.context == read.context) {
                 asked.index = Some(read.index);

@@ -279,6 +279,7 @@ impl Node {
                 }
             }
             PeerMessage::StateHash { group, found } => self.host.learn_hash(from, group, found),
+            PeerMessage::Beat => self.host.beat(self.mono_ms, from),
             PeerMessage::SnapshotChunk(chunk) => self.receive_chunk(from, &chunk),
             PeerMessage::SnapshotStatus { transfer, status, .. } => self.snapshot_status(from, transfer, status),
         }
