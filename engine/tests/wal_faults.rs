@@ -311,6 +311,27 @@ fn failed_sync_is_never_retried_into_a_success() {
     assert_eq!(node.entries(1).len(), 3);
 }
 
+/// The process starts again on a machine that stayed up: its page cache shows an entry whose sync failed. Whoever accepts it
+/// must see to it that a power cut later on does not take it, nor make damage of it.
+#[test]
+fn entry_that_only_the_page_cache_has_is_durable_once_a_start_has_accepted_it() {
+    let (mut node, _) = filled(3);
+    node.vfs.fail_sync_after(0);
+    assert!(node.append(1, 1, 100).is_err());
+    let mut node = Node::open(&node.vfs.kill()).unwrap();
+    let accepted = node.entries(1);
+    assert_eq!(accepted.len(), 4);
+    assert_eq!(Node::open(&node.vfs.crash(CrashPlan::synced_only())).unwrap().entries(1), accepted);
+
+    let (mut again, _) = filled(3);
+    again.vfs.fail_sync_after(0);
+    assert!(again.append(1, 1, 100).is_err());
+    node = Node::open(&again.vfs.kill()).unwrap();
+    node.append(1, 1, 100).unwrap();
+    let before = node.entries(1);
+    assert_eq!(Node::open(&node.vfs.crash(CrashPlan::synced_only())).unwrap().entries(1), before);
+}
+
 #[test]
 fn full_disk_is_met_while_preparing_and_the_rest_of_the_log_stays_usable() {
     let mut node = Node::fresh();

@@ -21,6 +21,7 @@
 use bytes::Bytes;
 
 use crate::{
+    defects::{self, Defect},
     entry::{EntryKind, Millis, ReplicaId},
     error::StepError,
     message::{MessageBody, Position},
@@ -38,6 +39,9 @@ impl Raft {
 
     /// Whether a leader was heard so lately that nobody else gets this replica's vote. A leader is loyal to itself.
     pub(crate) fn is_loyal(&self) -> bool {
+        if defects::has(Defect::DisloyalVoter) {
+            return false;
+        }
         self.role == Role::Leader
             || self.leader_heard_at.is_some_and(|heard| self.now < heard + self.config.election_timeout_ms)
     }
@@ -171,7 +175,7 @@ impl Raft {
     }
 
     pub(crate) fn on_vote(&mut self, from: ReplicaId, last_index: u64, last_term: u64, transfer: bool) {
-        let free = self.vote == from || (self.vote == 0 && self.leader.is_none());
+        let free = self.vote == from || (self.vote == 0 && self.leader.is_none()) || defects::has(Defect::VoteTwice);
         let granted = free && self.log.is_up_to_date(last_index, last_term);
         if !granted {
             return self.refuse_vote(from);

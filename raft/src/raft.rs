@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     config::Config,
+    defects::{self, Defect},
     entry::{Entry, EntryKind, HardState, Millis, ReplicaId, SnapshotMeta},
     error::{ConfChangeError, InitError, LogError, ProposeError, StepError},
     log::{Log, LogReader},
@@ -443,7 +444,7 @@ impl Raft {
     /// As [`Raft::propose`], and if an earlier change is under way or this one isn't allowed.
     pub fn propose_conf_change(&mut self, change: &ConfChange) -> Result<(u64, u64), ConfChangeError> {
         self.check_proposal(0)?;
-        if self.conf_barrier > self.log.delivered() {
+        if self.conf_barrier > self.log.delivered() && !defects::has(Defect::TwoChangesAtOnce) {
             return Err(ConfChangeError::Pending);
         }
         self.conf.changed(change).map_err(ConfChangeError::Invalid)?;
@@ -737,7 +738,12 @@ impl Raft {
     /// Sends once everything true now is on disk.
     pub(crate) fn send_durable(&mut self, to: ReplicaId, body: MessageBody) {
         let barrier = self.barrier();
-        if barrier <= self.persisted_sequence {
+        let too_soon = match body {
+            MessageBody::VoteReply { .. } => defects::has(Defect::VoteNotSynced),
+            MessageBody::AppendAccepted { .. } => defects::has(Defect::AppendAckBeforeSync),
+            _ => false,
+        };
+        if barrier <= self.persisted_sequence || too_soon {
             return self.send(to, body);
         }
         let message = Message { from: self.config.id, to, term: self.term, body };

@@ -31,6 +31,7 @@
 use std::collections::VecDeque;
 
 use crate::{
+    defects::{self, Defect},
     entry::{Millis, ReplicaId},
     error::ReadError,
     message::MessageBody,
@@ -145,6 +146,9 @@ impl Reads {
 
     /// No lease in this term any more.
     pub(crate) fn bar_lease(&mut self) {
+        if defects::has(Defect::LeaseAfterTransfer) {
+            return;
+        }
         self.lease_barred = true;
         self.lease_from = None;
     }
@@ -273,16 +277,16 @@ impl Raft {
         if self.role != Role::Leader || !self.has_committed_in_term() {
             return None;
         }
-        let now = now.max(self.now);
+        let now = if defects::has(Defect::LeaseAfterClockJump) { self.now } else { now.max(self.now) };
         let alone = self.conf.is_sole_voter(self.config.id);
         let leased = self.config.lease
-            && self.transfer.is_none()
+            && (self.transfer.is_none() || defects::has(Defect::LeaseAfterTransfer))
             && self.reads.lease_from.is_some_and(|from| now < from + self.config.lease_ms());
         (alone || leased).then_some(self.log.commit())
     }
 
     fn has_committed_in_term(&self) -> bool {
-        self.log.term(self.log.commit()) == Some(self.term)
+        self.log.term(self.log.commit()) == Some(self.term) || defects::has(Defect::ReadBeforeFirstCommit)
     }
 
     /// Only rounds sent from now on start a lease.
@@ -308,7 +312,7 @@ impl Raft {
         }
         let readers = std::mem::take(&mut self.reads.waiting);
         let index = self.log.commit();
-        if self.conf.is_sole_voter(self.config.id) {
+        if self.conf.is_sole_voter(self.config.id) || defects::has(Defect::ReadIndexWithoutRound) {
             self.reads.answer(readers, index);
             self.send_read_replies();
             return;
@@ -360,7 +364,12 @@ impl Raft {
             }
             self.peers.iter().find(|peer| peer.id == voter).map_or(0, |peer| peer.round)
         });
+        let confirmed = self.reads.confirmed;
         self.reads.confirm(round);
+        if defects::has(Defect::LeaseFromAnswer) && self.reads.confirmed > confirmed && self.reads.lease_from.is_some()
+        {
+            self.reads.lease_from = Some(self.now);
+        }
         self.send_read_replies();
     }
 }

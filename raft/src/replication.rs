@@ -22,6 +22,7 @@
 //! stop it.
 
 use crate::{
+    defects::{self, Defect},
     entry::{Entry, ReplicaId},
     error::{LogError, StepError},
     log::{Appended, LogReader},
@@ -57,7 +58,13 @@ impl Raft {
             Ok(_) => {}
             Err((index, ours, theirs)) => return Err(StepError::Diverged { from, index, ours, theirs }),
         }
-        self.log.commit_to(commit.min(last));
+        if defects::has(Defect::TruncateBelowCommit) && self.log.last() > last.max(self.log.commit()) {
+            let end = last.max(self.log.commit());
+            self.log.truncate(end);
+            self.disown_writes(Some(end));
+        }
+        let known_equal = if defects::has(Defect::CommitUnmatched) { self.log.last() } else { last };
+        self.log.commit_to(commit.min(known_equal));
         // What is committed is in every later leader's log, so more than was asked may be confirmed.
         let index = last.max(self.log.commit());
         self.send_durable(from, MessageBody::AppendAccepted { index });
@@ -135,7 +142,8 @@ impl Raft {
         let index = self.conf.majority_value(|voter| {
             if voter == id {
                 // Like everybody else, the leader has only what is on its disk.
-                return self.log.persisted();
+                let unwritten = defects::has(Defect::OwnEntriesNotSynced);
+                return if unwritten { self.log.last() } else { self.log.persisted() };
             }
             let heard = self.peers.iter().find(|peer| peer.id == voter && !peer.promise_lost);
             heard.map_or(0, |peer| peer.matched)
@@ -143,7 +151,8 @@ impl Raft {
         let before = self.log.commit();
         // An entry of an earlier term may be on a majority and still be overwritten by a leader that has a later one;
         // it is committed only together with one of this term (Raft's figure 8).
-        if index <= before || self.log.term(index) != Some(self.term) {
+        let own_term = self.log.term(index) == Some(self.term) || defects::has(Defect::OldTermCommitted);
+        if index <= before || !own_term {
             return;
         }
         self.log.commit_to(index);

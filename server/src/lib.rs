@@ -11,6 +11,7 @@
 pub mod cluster;
 pub mod command;
 pub mod connection;
+pub mod defects;
 pub mod entry;
 pub mod host;
 pub mod logging;

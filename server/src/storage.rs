@@ -68,6 +68,7 @@ pub(crate) fn open_host(
         lease_reads: settings.lease_reads,
         state_check_interval_ms: settings.state_check_interval_seconds.saturating_mul(1000),
         commit_all,
+        append_bytes_max: None,
         seed: random as u64,
     };
     Host::open(folder, options, 0).map_err(|error| match error {

@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
+use holdfast_bench::cluster::Cluster;
 use holdfast_bench::connection::Connection;
 use holdfast_bench::failover::book::{Book, Checked};
 use holdfast_bench::failover::load::{self, Board};
-use holdfast_bench::failover::nodes::Nodes;
 use holdfast_bench::process::tail;
 use holdfast_bench::random::Random;
 
@@ -163,7 +163,8 @@ fn spread(times: &[Duration]) -> String {
 
 fn run(arguments: &Arguments, dir: &std::path::Path, report: &mut Report) -> Result<(), String> {
     let started = Instant::now();
-    let mut nodes = Nodes::start(&arguments.server, dir, arguments.nodes as usize, &arguments.server_flags)?;
+    let mut nodes =
+        Cluster::start_on_free_ports(&arguments.server, dir, arguments.nodes as usize, &arguments.server_flags)?;
     let addresses = nodes.addresses();
     let board = Arc::new(Board::new(arguments.writers));
     let mut writers = Vec::new();
@@ -196,7 +197,7 @@ fn run(arguments: &Arguments, dir: &std::path::Path, report: &mut Report) -> Res
 
 fn break_repeatedly(
     arguments: &Arguments,
-    nodes: &mut Nodes,
+    nodes: &mut Cluster,
     board: &Board,
     report: &mut Report,
 ) -> Result<(), String> {
@@ -267,7 +268,7 @@ fn break_repeatedly(
 }
 
 /// Compares every node with the books: they must agree not only with these, but with each other.
-fn check(nodes: &Nodes, books: &[Book], report: &mut Report) -> Result<(), String> {
+fn check(nodes: &Cluster, books: &[Book], report: &mut Report) -> Result<(), String> {
     nodes.wait_whole(CHECK_PATIENCE)?;
     nodes.wait_equal(CHECK_PATIENCE)?;
     let mut first: Option<Checked> = None;

@@ -88,6 +88,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const UNTIMED: Duration = Duration::from_secs(24 * 3600);
 /// What a follower logs when it has installed a snapshot.
 const SNAPSHOT_PLACED: &str = "a snapshot was put in place";
+/// How long the cluster may take to become whole again.
+const WHOLE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long followers may take to be level once nobody writes.
 const LEVEL_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -190,7 +192,7 @@ fn round(arguments: &Arguments, cluster: &mut Cluster, leader: usize, follower: 
         Ok::<_, String>((meanwhile?, outcome?))
     })?;
     wait_until_equal(cluster, leader, follower)?;
-    cluster.wait_until_whole()?;
+    cluster.wait_whole(WHOLE_PATIENCE)?;
     let after = load(arguments, cluster, leader, |_| {})?;
     let missed = has.applied.saturating_sub(had.applied);
     Ok(Round { before, away, meanwhile, after, return_, missed, machine_load })
@@ -274,7 +276,7 @@ fn call_back(arguments: &Arguments, cluster: &mut Cluster, leader: usize, follow
 
 /// How many snapshots a node has installed, over all its starts.
 fn placed(cluster: &Cluster, place: usize) -> usize {
-    let text = std::fs::read(cluster.stderr(place)).unwrap_or_default();
+    let text = std::fs::read(cluster.log(place)).unwrap_or_default();
     String::from_utf8_lossy(&text).matches(SNAPSHOT_PLACED).count()
 }
 

@@ -13,8 +13,7 @@
 //! A counter only grows, whatever happens to late attempts. So a read that gives less than what was acknowledged, or read by
 //! anybody, before it began is stale: [`load`] notices that at once.
 //!
-//! The processes and what is known of them are in [`nodes`].
+//! The processes and what is known of them are in [`crate::cluster`].
 
 pub mod book;
 pub mod load;
-pub mod nodes;

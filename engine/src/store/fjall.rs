@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// The one keyspace.
 const KEYSPACE: &str = "holdfast";
 
+/// Where fjall keeps its keyspaces, each in a folder of its own.
+const KEYSPACES_FOLDER: &str = "keyspaces";
+
 /// Tables that fjall keeps open.
 const OPEN_FILES: usize = 256;
 
@@ -46,6 +49,7 @@ impl FjallStore {
     ///
     /// # Errors
     /// fjall's, as it says them.
+    #[allow(clippy::disallowed_methods, reason = "fjall opens its own files, so that our seam has no handle on them")]
     pub fn open(path: &Path, cache_bytes_max: u64) -> Result<Self, ::fjall::Error> {
         let table_bytes = cache_bytes_max.saturating_mul(2).clamp(TABLE_BYTES_MIN, TABLE_BYTES_MAX);
         let database = Database::builder(path)
@@ -67,6 +71,11 @@ impl FjallStore {
                 // Filters decide most lookups of keys that don't exist; keep those of the levels that change.
                 .filter_block_pinning_policy(PinningPolicy::new([true, true, false]))
         })?;
+        // fjall makes a folder for each keyspace and syncs what is in it, but not the folder that lists them: without this a
+        // power cut could take a keyspace with everything that was ever written to it.
+        for folder in [path.join(KEYSPACES_FOLDER), path.to_path_buf()] {
+            std::fs::File::open(&folder).and_then(|folder| folder.sync_all())?;
+        }
         Ok(FjallStore { path: path.to_path_buf(), database, keyspace, table_bytes })
     }
 

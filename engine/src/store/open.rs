@@ -11,7 +11,7 @@
 //! process has them, no permission, no space) is returned as it is.
 
 use super::{CheckpointStore, FjallStore, MemStore, SledStore};
-use crate::vfs::{SharedVfs, read_exact_at};
+use crate::vfs::{SharedVfs, create_dir_durably, read_exact_at};
 use crate::{Error, Result};
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -132,7 +132,7 @@ pub fn open_store(vfs: &SharedVfs, options: &StoreOptions) -> Result<OpenedStore
     if *kind == StoreKind::Memory {
         return Ok(OpenedStore { store: Box::new(MemStore::new()), set_aside: None });
     }
-    vfs.create_dir_all(dir).map_err(|error| Error::io("create", dir, error))?;
+    create_dir_durably(&**vfs, dir)?;
     let state_path = dir.join(STATE_FILE);
     let before = read_state(vfs, &state_path)?;
     if let Some(before) = &before
@@ -185,6 +185,8 @@ pub fn open_store(vfs: &SharedVfs, options: &StoreOptions) -> Result<OpenedStore
     } else {
         store
     };
+    // A store syncs what it writes, but not the name of its own folder.
+    vfs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
     let store: Box<dyn CheckpointStore> = match kind {
         StoreKind::Sled => Box::new(MarkedClean { store, vfs: vfs.clone(), state_path, boot_id: boot_id.clone() }),
         _ => store,

@@ -351,6 +351,16 @@ impl SimVfs {
         SimVfs { disk: Arc::clone(&self.disk), boot: disk.boot }
     }
 
+    /// Ends the process and leaves the machine running: what reads see stays, synced or not, also what a failed sync lost.
+    /// Faults are healed. The new handle is the next process's, the old ones are dead.
+    pub fn kill(&self) -> SimVfs {
+        let mut disk = self.disk();
+        disk.locks.clear();
+        disk.faults = Faults { space: disk.faults.space, ..Faults::default() };
+        disk.boot += 1;
+        SimVfs { disk: Arc::clone(&self.disk), boot: disk.boot }
+    }
+
     /// Makes the write after `others` more writes fail with EIO, having written some of its sectors.
     pub fn fail_write_after(&self, others: u64) {
         self.disk().faults.writes_until_failure = Some(others);

@@ -1,7 +1,8 @@
 //! Reading the log back after a stop, orderly or not.
 //!
 //! Flow: sync every file (what the page cache holds and the disk does not must not be trusted), check the segment headers,
-//! walk the batches from the oldest segment to the first that cannot be accepted, then decide what that one is:
+//! walk the batches from the oldest segment to the first that cannot be accepted, then decide what that one is; and write
+//! again what was accepted and nothing says was synced:
 //!
 //! ```text
 //!   ──ok──ok──ok──[bad]········▒▒▒▒····
@@ -20,6 +21,7 @@ use super::format::{
 use super::segment::{PlacedSegment, Pool, Segment, is_spare_name, parse_segment_name, segment_name};
 use super::writer::{Resume, WalWriter};
 use super::{RecoveryReport, WalOptions};
+use crate::defects::{self, Defect};
 use crate::error::{Error, Result};
 use crate::vfs::{SharedVfs, VfsFile, create_dir_durably, read_exact_at};
 use std::io::IoSlice;
@@ -156,7 +158,8 @@ pub(crate) fn recover(
         return Err(missing(dir, start - 1, &format!("the log needs all segments from {}", segment_name(walk.oldest))));
     }
     let evidence = gather_evidence(&scanned, at, offset)?;
-    if evidence.synced > position {
+    let torn_is_damage = defects::has(Defect::TornTailIsDamage) && !evidence.ends.is_empty();
+    if (evidence.synced > position && !defects::has(Defect::DamageIsTornTail)) || torn_is_damage {
         return Err(damaged(
             &scanned[at].segment.path,
             offset,
@@ -167,6 +170,8 @@ pub(crate) fn recover(
             ),
         ));
     }
+    let stated = scanned.iter().filter_map(|scanned| scanned.statement).map(|statement| statement.synced).max();
+    write_again(&walk.placed, walk.synced.max(stated.unwrap_or(0)), position)?;
     // The log may have gone on in the next segment without any batch of it having survived.
     if scanned[at].statement.is_some_and(|statement| statement.sealed && statement.synced == position) {
         if at + 1 == scanned.len() {
@@ -317,6 +322,8 @@ struct Walk {
     offset: u64,
     placed: Vec<PlacedSegment>,
     batches: u64,
+    /// The highest log position that an accepted batch says was synced.
+    synced: u64,
 }
 
 impl Walk {
@@ -330,6 +337,7 @@ impl Walk {
             offset: SEGMENT_HEAD_BYTES,
             placed: Vec::new(),
             batches: 0,
+            synced: 0,
         }
     }
 
@@ -369,6 +377,7 @@ impl Walk {
             self.position = Some(header.position + header.batch_len());
             self.sequence += 1;
             self.oldest = self.oldest.max(header.oldest);
+            self.synced = self.synced.max(header.synced);
             self.batches += 1;
             self.offset = offset;
         }
@@ -452,9 +461,40 @@ fn gather_evidence(scanned: &[Scanned], stopped_at: usize, stopped_offset: u64) 
     Ok(evidence)
 }
 
+/// Writes what lies between two positions once more, as it is, and syncs it.
+///
+/// If a sync failed before the process ended, the page cache may show batches that the disk does not have, and take them
+/// for written: the sync of every file above did nothing for them, and a power cut would take what this start accepts.
+fn write_again(placed: &[PlacedSegment], from: u64, to: u64) -> Result<()> {
+    let mut end = to;
+    for placed in placed.iter().rev() {
+        let PlacedSegment { segment, base } = placed;
+        if end <= from {
+            break;
+        }
+        // A segment that nothing says was synced gets its head again as well.
+        let mut at = if from > *base { placed.offset_of(from) } else { 0 };
+        let last = placed.offset_of(end);
+        let mut bytes = vec![0; WINDOW_BYTES];
+        while at < last {
+            let part = (last - at).min(WINDOW_BYTES as u64) as usize;
+            read_exact_at(&*segment.file, &mut bytes[..part], at).map_err(|e| Error::io("read", &segment.path, e))?;
+            let again = segment.file.write_all_at(&[IoSlice::new(&bytes[..part])], at);
+            again.map_err(|e| Error::io("write", &segment.path, e))?;
+            at += part as u64;
+        }
+        segment.file.sync_data().map_err(|e| Error::io("sync", &segment.path, e))?;
+        end = *base;
+    }
+    Ok(())
+}
+
 /// Overwrites what was cut, durably, so that no later recovery takes a batch beyond the cut for one of the batches that
 /// will be written from there on.
 fn neutralise(scanned: &Scanned, from: u64, end: u64) -> Result<()> {
+    if defects::has(Defect::CutNotOverwritten) {
+        return Ok(());
+    }
     let path = &scanned.segment.path;
     let zeros = vec![0; WINDOW_BYTES];
     let mut at = from;

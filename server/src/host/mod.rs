@@ -34,9 +34,10 @@ mod snapshot;
 mod starts;
 
 pub use open::{ClusterIdentity, HostOptions, OpenError, Opened};
-pub use snapshot::{Incoming, SnapshotChunks};
+pub use snapshot::{Incoming, SnapshotChunks, is_next_chunk};
 
 use crate::cluster::{Member, Members, NodeId, Pace};
+use crate::defects::{self, Defect};
 use crate::replica::{HashJob, MembershipStep, Replica, StateHash};
 use alive::Alive;
 use holdfast_engine::folder::DataFolder;
@@ -310,7 +311,9 @@ impl Host {
         let Some(place) = self.place(group) else { return Ok(()) };
         if let MessageBody::Snapshot { meta } = &message.body {
             let at = (group, meta.index, meta.term);
-            let here = self.received.iter().any(|r| (r.group, r.header.applied.index, r.header.applied.term) == at);
+            let any = defects::has(Defect::SnapshotOfAnotherIndex) && self.received.iter().any(|r| r.group == group);
+            let is_at = |r: &Received| (r.group, r.header.applied.index, r.header.applied.term) == at;
+            let here = any || self.received.iter().any(is_at);
             if !here {
                 // Its data got lost on the way; the sender finds out and sends another.
                 return Ok(());
@@ -522,7 +525,10 @@ impl Host {
         let at = self
             .received
             .iter()
-            .position(|received| received.group == group && received.header.applied.index == meta.index)
+            .position(|received| {
+                let same = received.header.applied.index == meta.index;
+                received.group == group && (same || defects::has(Defect::SnapshotOfAnotherIndex))
+            })
             .ok_or_else(|| format!("the snapshot of group {group} at {} is gone", meta.index))?;
         let received = &self.received[at];
         let members = Members::decode(&received.header.conf_state).map_err(|error| error.to_string())?;
@@ -534,6 +540,9 @@ impl Host {
         let incarnation = (meta.index << INCARNATION_OP_BITS).max(replica.table.incarnation() + 1);
         let job = replica.table.install(&received.header, incarnation).map_err(|error| error.to_string())?;
         let path = received.path.clone();
+        if defects::has(Defect::LogCutBeforeSnapshot) {
+            self.log.reset(group, meta.index, meta.term);
+        }
         // NB: from here on the next one that arrives leaves it alone.
         self.installing.push(self.received.swap_remove(at));
         Ok((job, path))
@@ -718,7 +727,8 @@ impl Host {
     fn kept_from(&self, place: usize, durable: u64) -> u64 {
         let replica = &self.replicas[place];
         let log_bytes = self.log.log_bytes();
-        let mut keep = durable;
+        let ahead = defects::has(Defect::LogCutAheadOfStore);
+        let mut keep = if ahead { replica.applied().index } else { durable };
         if log_bytes < self.log_bytes_max / 2 {
             keep = keep.min(replica.raft.slowest_matched());
         }

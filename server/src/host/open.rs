@@ -61,6 +61,8 @@ pub struct HostOptions {
     pub state_check_interval_ms: u64,
     /// Take all that the log holds for committed, be it agreed on or not: for the last node of a cluster that is lost.
     pub commit_all: bool,
+    /// Bytes of entries in one append message; `None`: as Raft's defaults say.
+    pub append_bytes_max: Option<usize>,
     /// Where random numbers start.
     pub seed: u64,
 }
@@ -128,6 +130,7 @@ impl Host {
         config.heartbeat_interval_ms = options.heartbeat_interval_ms;
         config.sleep_after_ms = options.sleep_after_ms;
         config.lease = options.lease_reads;
+        config.append_bytes_max = options.append_bytes_max.unwrap_or(config.append_bytes_max);
         config.inflight_appends_max = INFLIGHT_APPENDS_MAX;
         // What is proposed is bounded by the connections' limits, and the driver holds writes back before followers lag by too
         // much; refusing an entry here would fail a whole turn.

@@ -25,6 +25,7 @@ pub(crate) use membership::{CannotLose, MembershipStep};
 
 use crate::cluster::{Address, Member, Members, NodeId, Start};
 use crate::command::Needs;
+use crate::defects::{self, Defect};
 use crate::slot::key_ref;
 use bytes::Bytes;
 use holdfast_engine::GroupId;
@@ -185,7 +186,7 @@ impl Replica {
     #[inline]
     pub fn read_gate(&mut self, now: u64) -> ReadGate {
         match self.raft.lease_read(now) {
-            Some(index) if index <= self.table.applied().index => {
+            Some(index) if index <= self.table.applied().index || defects::has(Defect::ReadBehindCommit) => {
                 // NB: a group that is read from is not idle, though nobody else hears of it.
                 self.raft.touch(now);
                 ReadGate::Open

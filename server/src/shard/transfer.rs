@@ -15,7 +15,7 @@
 
 use super::{AbortOnPanic, Shard};
 use crate::cluster::NodeId;
-use crate::host::{Incoming, SnapshotChunks};
+use crate::host::{Incoming, SnapshotChunks, is_next_chunk};
 use crate::peer::{Lane, PeerMessage, SnapshotChunk, SnapshotStatus};
 use bytes::Bytes;
 use holdfast_engine::GroupId;
@@ -308,7 +308,8 @@ impl Shard {
             return self.refuse_chunk(from, &chunk);
         };
         let arriving = &mut cluster.transfers.arriving[at];
-        let expected = arriving.offset == chunk.offset && arriving.group == chunk.group;
+        let place = (arriving.from, arriving.theirs, arriving.offset);
+        let expected = is_next_chunk(place, from, &chunk) && arriving.group == chunk.group;
         arriving.offset += chunk.bytes.len() as u64;
         let taken = match arriving.chunks.try_send((chunk.bytes.clone(), chunk.last)) {
             Ok(()) => true,

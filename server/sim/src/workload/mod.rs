@@ -44,6 +44,8 @@ pub struct WorkloadSettings {
     pub clients: u32,
     /// The nodes that they know: `1..=nodes`.
     pub nodes: u32,
+    /// What the names of all keys begin with.
+    pub key_prefix: String,
     /// Keys in use at a time, of each kind.
     pub keys: BTreeMap<KeyKind, u32>,
     /// Operations on a key before it is retired.
@@ -66,6 +68,7 @@ impl WorkloadSettings {
         WorkloadSettings {
             clients: 10,
             nodes,
+            key_prefix: String::new(),
             keys: BTreeMap::from([(KeyKind::Register, 3), (KeyKind::Counter, 1), (KeyKind::Log, 1)]),
             operations_per_key_max: 1000,
             unknown_per_key_max: 16,
@@ -162,13 +165,13 @@ pub(crate) struct LiveKey {
 }
 
 impl LiveKey {
-    fn new(kind: KeyKind, number: u32, generation: u32) -> LiveKey {
+    fn new(prefix: &str, kind: KeyKind, number: u32, generation: u32) -> LiveKey {
         let kind_name = match kind {
             KeyKind::Register => "register",
             KeyKind::Counter => "counter",
             KeyKind::Log => "log",
         };
-        let name = format!("{kind_name}-{number}.{generation}").into_bytes();
+        let name = format!("{prefix}{kind_name}-{number}.{generation}").into_bytes();
         LiveKey { kind, number, generation, operations: 0, unknown: 0, name }
     }
 }
@@ -196,7 +199,7 @@ impl Shared {
         let key = &mut self.keys[place];
         let settings = &self.settings;
         if key.operations >= settings.operations_per_key_max || key.unknown >= settings.unknown_per_key_max {
-            let next = LiveKey::new(key.kind, key.number, key.generation + 1);
+            let next = LiveKey::new(&settings.key_prefix, key.kind, key.number, key.generation + 1);
             self.retired.push(std::mem::replace(key, next).name);
         }
         key.operations += 1;
@@ -262,7 +265,7 @@ impl Workload {
         let keys: Vec<LiveKey> = settings
             .keys
             .iter()
-            .flat_map(|(kind, count)| (0..*count).map(|number| LiveKey::new(*kind, number, 0)))
+            .flat_map(|(kind, count)| (0..*count).map(|number| LiveKey::new(&settings.key_prefix, *kind, number, 0)))
             .collect();
         assert!(!keys.is_empty(), "a workload needs a key");
         let clients = (1..=settings.clients)

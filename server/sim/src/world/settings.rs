@@ -42,6 +42,8 @@ pub struct Settings {
     pub turn_us: RangeInclusive<Micros>,
     /// How long each half of putting a snapshot in place takes.
     pub install_us: RangeInclusive<Micros>,
+    /// Bytes of a snapshot that travel together.
+    pub chunk_bytes: usize,
     /// A snapshot transfer that got no further for so long is given up.
     pub transfer_stall: Micros,
     /// Every how many entries the states of replicas are compared.
@@ -50,6 +52,10 @@ pub struct Settings {
     pub hand_over_per_mille: u32,
     /// How likely a crash leaves the disk with a part of what was being written, of a thousand.
     pub torn_per_mille: u32,
+    /// Bytes of entries in one append message.
+    pub append_bytes_max: usize,
+    /// How likely a node goes down right after it was elected, of a thousand.
+    pub fall_per_mille: u32,
     /// How likely a start is cut short by another crash, of a thousand.
     pub stillborn_per_mille: u32,
 }
@@ -77,6 +83,9 @@ impl Settings {
             hand_over_per_mille: [0, 0, 2, 20][random.index(4)],
             torn_per_mille: [0, 500, 1000][random.index(3)],
             stillborn_per_mille: [0, 0, 100, 400][random.index(4)],
+            chunk_bytes: [2 << 10, 16 << 10, 256 << 10][random.index(3)],
+            append_bytes_max: [1, 4 << 10, 1 << 20, 1 << 20][random.index(4)],
+            fall_per_mille: [0, 0, 0, 0, 100, 400][random.index(6)],
         }
     }
 
@@ -110,6 +119,7 @@ impl Settings {
             lease_reads: self.lease_reads,
             commit_all: false,
             state_check_interval_ms: STATE_CHECK_INTERVAL_MS,
+            append_bytes_max: Some(self.append_bytes_max),
             seed: random.next_u64(),
         }
     }

@@ -101,6 +101,21 @@ impl Node {
         self.effects.push(Effect::Joined { machine, reply });
     }
 
+    /// The operator wants a node gone.
+    pub(in crate::world) fn forget(&mut self, id: NodeId) {
+        let args = Replica::forget_args(id);
+        self.push_internal(internal::FORGET, &[b"", &args[0]]);
+        self.pump();
+    }
+
+    /// The operator wants a node to lead.
+    pub(in crate::world) fn hand_over_to(&mut self, target: NodeId) {
+        if self.host.data_mut().transfer_leader(target) {
+            self.mark("leaderships handed over");
+        }
+        self.pump();
+    }
+
     fn propose_member(&mut self, id: NodeId, member: &Member) {
         let args = Replica::member_args(id, member);
         let args: Vec<&[u8]> = [&b""[..]].into_iter().chain(args.iter().map(Vec::as_slice)).collect();
