@@ -6,6 +6,7 @@
 //!
 //! The crate knows nothing of consensus: the server carries plain structs between it and the Raft core.
 
+pub mod defects;
 pub mod error;
 pub mod folder;
 pub mod ledger;

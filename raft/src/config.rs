@@ -7,7 +7,8 @@ use crate::entry::{Millis, ReplicaId};
 pub struct Config {
     /// Who this replica is. Not zero.
     pub id: ReplicaId,
-    /// Where its random numbers start. Replicas of a group should differ.
+    /// Where its random numbers start. Replicas of a group should differ, and so must the runs of one replica: answers to
+    /// its questions are told apart by such numbers, and one to an earlier run may still be on its way.
     pub seed: u64,
     /// A follower that hears nothing for between once and twice this time campaigns; within it, it votes for nobody
     /// else. The same for all replicas of a group.
@@ -19,6 +20,9 @@ pub struct Config {
     /// Ask before campaigning, so that a replica coming back from a partition disturbs nobody. Turn off only to test
     /// mixed groups.
     pub pre_vote: bool,
+    /// After how long without anything to do the group goes to sleep; never for `None`, and only where the host tells of
+    /// nodes that are gone ([`Raft::peer_lost`](crate::Raft::peer_lost)). The same for all replicas of a group.
+    pub sleep_after_ms: Option<Millis>,
     /// Serve reads from a lease where one is held, else always by a quorum round.
     pub lease: bool,
     /// A leader with followers whose oldest write has taken longer than this steps down: its heartbeats would
@@ -63,6 +67,7 @@ impl Config {
             heartbeat_interval_ms: 100,
             clock_drift_percent: 10,
             pre_vote: true,
+            sleep_after_ms: None,
             lease: true,
             write_stall_ms: 5000,
             append_bytes_max: 1 << 20,

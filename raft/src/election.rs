@@ -21,6 +21,7 @@
 use bytes::Bytes;
 
 use crate::{
+    defects::{self, Defect},
     entry::{EntryKind, Millis, ReplicaId},
     error::StepError,
     message::{MessageBody, Position},
@@ -38,11 +39,15 @@ impl Raft {
 
     /// Whether a leader was heard so lately that nobody else gets this replica's vote. A leader is loyal to itself.
     pub(crate) fn is_loyal(&self) -> bool {
+        if defects::has(Defect::DisloyalVoter) {
+            return false;
+        }
         self.role == Role::Leader
             || self.leader_heard_at.is_some_and(|heard| self.now < heard + self.config.election_timeout_ms)
     }
 
     pub(crate) fn tick_follower(&mut self) {
+        self.tick_forwarded();
         if self.now < self.election_deadline {
             return;
         }
@@ -58,6 +63,10 @@ impl Raft {
     }
 
     pub(crate) fn tick_leader(&mut self) {
+        if self.sleep.asleep {
+            return;
+        }
+        self.tick_woken();
         if !self.conf.is_sole_voter(self.config.id) {
             let (id, now) = (self.config.id, self.now);
             let heard = self.conf.majority_value(|voter| if voter == id { now } else { self.heard_at(voter) });
@@ -111,7 +120,9 @@ impl Raft {
 
     fn pre_campaign(&mut self) {
         self.role = Role::PreCandidate;
+        self.sleep.asleep = false;
         self.leader = None;
+        self.reads.drop_forwarded();
         self.votes.clear();
         self.own_vote_sequence = None;
         let (last_index, last_term) = (self.log.last(), self.log.last_term());
@@ -131,7 +142,9 @@ impl Raft {
         self.term += 1;
         self.vote = self.config.id;
         self.role = Role::Candidate;
+        self.sleep.asleep = false;
         self.leader = None;
+        self.reads.drop_forwarded();
         self.votes.clear();
         // The own vote counts when it is on disk, like anybody's.
         self.own_vote_sequence = Some(self.barrier());
@@ -162,7 +175,7 @@ impl Raft {
     }
 
     pub(crate) fn on_vote(&mut self, from: ReplicaId, last_index: u64, last_term: u64, transfer: bool) {
-        let free = self.vote == from || (self.vote == 0 && self.leader.is_none());
+        let free = self.vote == from || (self.vote == 0 && self.leader.is_none()) || defects::has(Defect::VoteTwice);
         let granted = free && self.log.is_up_to_date(last_index, last_term);
         if !granted {
             return self.refuse_vote(from);
@@ -241,12 +254,16 @@ impl Raft {
             self.term = term;
             self.vote = 0;
         }
+        if self.leader != leader {
+            self.reads.drop_forwarded();
+        }
         if self.role == Role::Leader {
             self.stop_leading();
         }
-        if self.role != Role::Follower || leader.is_some() {
+        if self.role != Role::Follower || leader.is_some() || self.sleep.asleep {
             self.reset_election_deadline();
         }
+        self.sleep.asleep = false;
         self.role = Role::Follower;
         self.leader = leader;
         self.votes.clear();

@@ -42,6 +42,7 @@
 //! - Leases assume that clocks run at rates within [`Config::clock_drift_percent`] of each other. Nothing else does.
 
 mod config;
+pub mod defects;
 mod election;
 mod entry;
 mod error;
@@ -55,6 +56,7 @@ mod random;
 mod read;
 pub mod ready;
 mod replication;
+mod sleep;
 mod snapshot;
 mod terms;
 mod transfer;

@@ -21,7 +21,12 @@
 
 use std::collections::VecDeque;
 
-use crate::{entry::Entry, error::LogError, terms::Terms};
+use crate::{
+    defects::{self, Defect},
+    entry::Entry,
+    error::LogError,
+    terms::Terms,
+};
 
 /// The host's log, as far as the core may see it: read only.
 ///
@@ -136,7 +141,7 @@ impl Log {
 
     /// Whether a log ending in this entry is at least as complete as ours.
     pub(crate) fn is_up_to_date(&self, last_index: u64, last_term: u64) -> bool {
-        (last_term, last_index) >= (self.last_term(), self.last())
+        (last_term, last_index) >= (self.last_term(), self.last()) || defects::has(Defect::VoteWithoutLogCheck)
     }
 
     /// Whether our log holds this entry. What lies below the base is committed and equal everywhere.
@@ -177,7 +182,7 @@ impl Log {
     }
 
     /// Cuts everything after `last`.
-    fn truncate(&mut self, last: u64) {
+    pub(crate) fn truncate(&mut self, last: u64) {
         assert!(last >= self.commit, "cut after {last} would drop committed entries up to {}", self.commit);
         self.terms.truncate(last);
         while self.tail.back().is_some_and(|entry| entry.index > last) {

@@ -92,11 +92,27 @@ pub enum MessageBody {
         round: u64,
         /// The leader's commit index as far as the receiver is known to have the entries.
         commit: u64,
+        /// There is nothing to do: expect no more heartbeats until something happens.
+        sleep: bool,
     },
     /// The answer to [`MessageBody::Heartbeat`].
     HeartbeatReply {
         /// The round that is answered.
         round: u64,
+        /// The replica was asked to sleep, and does.
+        asleep: bool,
+    },
+    /// A replica that follows asks its leader: what must be applied for a read that came in just now?
+    ReadIndex {
+        /// Tells this question from all others of the asker, those of its earlier runs included.
+        request: u64,
+    },
+    /// The answer to [`MessageBody::ReadIndex`].
+    ReadIndexReply {
+        /// The question that is answered.
+        request: u64,
+        /// What must be applied; none if the leader can't say, and the read must be asked again.
+        index: Option<u64>,
     },
     /// Take this snapshot. The host sends the data before or with it.
     Snapshot {
@@ -112,6 +128,11 @@ pub enum MessageBody {
     SnapshotWanted {
         /// The oldest index of use.
         index_min: u64,
+    },
+    /// My log ends before what you count as acknowledged by it: my disk has lost what it promised.
+    PromiseLost {
+        /// The last entry of that log.
+        last_index: u64,
     },
     /// Campaign now; the leader steps aside for you.
     TimeoutNow,

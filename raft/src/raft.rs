@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     config::Config,
+    defects::{self, Defect},
     entry::{Entry, EntryKind, HardState, Millis, ReplicaId, SnapshotMeta},
     error::{ConfChangeError, InitError, LogError, ProposeError, StepError},
     log::{Log, LogReader},
@@ -19,6 +20,7 @@ use crate::{
     random::Random,
     read::Reads,
     ready::{Ready, Role, RoleState, SnapshotInstall, SnapshotNeed, WriteBatch},
+    sleep::Sleep,
     terms::Terms,
     transfer::Transfer,
 };
@@ -90,6 +92,7 @@ pub struct Raft {
     pub(crate) conf_barrier: u64,
     pub(crate) transfer: Option<Transfer>,
     pub(crate) reads: Reads,
+    pub(crate) sleep: Sleep,
     /// Something happened that may allow appends to be sent.
     pub(crate) replicate: bool,
 
@@ -111,6 +114,12 @@ pub struct Raft {
     /// A snapshot that came on request, and waits until the log is on disk up to it.
     pub(crate) snapshot_postponed: Option<(ReplicaId, SnapshotMeta)>,
     pub(crate) snapshots_needed: Vec<SnapshotNeed>,
+
+    // Replicas that forgot.
+    /// Found and not told yet.
+    pub(crate) promises_lost: Vec<ReplicaId>,
+    /// This replica's own log lacks what it had acknowledged.
+    pub(crate) own_promise_lost: bool,
 
     // Outputs.
     pub(crate) messages: Vec<Message>,
@@ -134,11 +143,14 @@ pub struct PeerStatus {
     pub inflight_appends: usize,
     /// Bytes on their way.
     pub inflight_bytes: usize,
-    /// Whether it waits for a snapshot.
+    /// Whether it waits for a snapshot, on the leader's word or its own.
     pub awaits_snapshot: bool,
+    /// It was caught lacking entries that it had acknowledged; nothing that it says counts.
+    pub promise_lost: bool,
     /// When it was last heard.
     pub heard_at: Millis,
-    /// Whether it answered this leader in this term, within the last election timeout, and could be reached since.
+    /// Whether it answered this leader in this term, within the last election timeout, and could be reached since. In a
+    /// group that sleeps: whether it is not known to be gone.
     pub answers: bool,
 }
 
@@ -228,6 +240,7 @@ impl Raft {
             conf_barrier: 0,
             transfer: None,
             reads: Reads::default(),
+            sleep: Sleep::default(),
             replicate: false,
             outstanding: VecDeque::new(),
             last_sequence: 0,
@@ -239,6 +252,8 @@ impl Raft {
             snapshot_requested: None,
             snapshot_postponed: None,
             snapshots_needed: Vec::new(),
+            promises_lost: Vec::new(),
+            own_promise_lost: false,
             messages: Vec::new(),
             told,
             unapplied: VecDeque::new(),
@@ -263,7 +278,12 @@ impl Raft {
 
     /// When [`Raft::tick`] next has something to do; `None` if time alone changes nothing.
     pub fn next_deadline(&self) -> Option<Millis> {
-        let deadline = if self.role == Role::Leader { self.heartbeat_due } else { self.election_deadline };
+        let deadline = if self.role == Role::Leader {
+            self.heartbeat_due
+        } else {
+            let answer_due = self.reads.forwarded_since().map(|since| since + self.config.election_timeout_ms);
+            self.election_deadline.min(answer_due.unwrap_or(Millis::MAX))
+        };
         (deadline != Millis::MAX).then_some(deadline)
     }
 
@@ -275,6 +295,7 @@ impl Raft {
     pub fn step(&mut self, now: Millis, message: Message) -> Result<(), StepError> {
         self.advance(now);
         self.check_message(&message)?;
+        self.wake_by(&message);
         let Message { from, term, body, .. } = message;
         if term > self.term {
             match body {
@@ -300,6 +321,9 @@ impl Raft {
         } else if self.role == Role::Leader
             && let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == from)
         {
+            if peer.promise_lost {
+                return Ok(());
+            }
             peer.heard_at = self.now;
             peer.lost = false;
         }
@@ -323,11 +347,14 @@ impl Raft {
             MessageBody::AppendRejected { previous_index, hint_index, hint_term } => {
                 self.on_rejected(from, previous_index, hint_index, hint_term);
             }
-            MessageBody::Heartbeat { round, commit } => self.on_heartbeat(from, round, commit),
-            MessageBody::HeartbeatReply { round } => self.on_heartbeat_reply(from, round),
+            MessageBody::Heartbeat { round, commit, sleep } => self.on_heartbeat(from, round, commit, sleep),
+            MessageBody::HeartbeatReply { round, asleep } => self.on_heartbeat_reply(from, round, asleep),
+            MessageBody::ReadIndex { request } => self.on_read_index(from, request),
+            MessageBody::ReadIndexReply { request, index } => self.on_read_index_reply(from, request, index),
             MessageBody::Snapshot { meta } => self.on_snapshot(from, meta)?,
             MessageBody::SnapshotReply { index } => self.on_snapshot_reply(from, index),
             MessageBody::SnapshotWanted { index_min } => self.on_snapshot_wanted(from, index_min),
+            MessageBody::PromiseLost { last_index } => self.on_promise_lost(from, last_index),
             MessageBody::TimeoutNow => self.on_timeout_now(),
             MessageBody::StaleTerm => {}
         }
@@ -376,8 +403,11 @@ impl Raft {
             {
                 return malformed("it acknowledges entries that don't exist");
             }
-            MessageBody::HeartbeatReply { round } if leads && *round > self.reads.round => {
+            MessageBody::HeartbeatReply { round, .. } if leads && *round > self.reads.round => {
                 return malformed("it answers a heartbeat that wasn't sent");
+            }
+            MessageBody::ReadIndexReply { index: Some(index), .. } if *index > NUMBER_MAX => {
+                return malformed("it names an impossible index");
             }
             MessageBody::Snapshot { meta } => {
                 if meta.index == 0 || meta.index > NUMBER_MAX || meta.term == 0 || meta.term > message.term {
@@ -414,7 +444,7 @@ impl Raft {
     /// As [`Raft::propose`], and if an earlier change is under way or this one isn't allowed.
     pub fn propose_conf_change(&mut self, change: &ConfChange) -> Result<(u64, u64), ConfChangeError> {
         self.check_proposal(0)?;
-        if self.conf_barrier > self.log.delivered() {
+        if self.conf_barrier > self.log.delivered() && !defects::has(Defect::TwoChangesAtOnce) {
             return Err(ConfChangeError::Pending);
         }
         self.conf.changed(change).map_err(ConfChangeError::Invalid)?;
@@ -441,6 +471,7 @@ impl Raft {
     /// A leader adds to its own log. Nothing else of a leader ever changes it.
     pub(crate) fn append_own(&mut self, kind: EntryKind, payload: Bytes) -> u64 {
         assert_eq!(self.role, Role::Leader, "only a leader appends of its own");
+        self.note_activity();
         let index = self.log.last() + 1;
         let entry = Entry { term: self.term, index, kind, payload };
         self.uncommitted_bytes += entry.size_bytes();
@@ -515,6 +546,7 @@ impl Raft {
             || self.reads.has_output()
             || self.can_ask_reads()
             || !self.snapshots_needed.is_empty()
+            || !self.promises_lost.is_empty()
             || (self.replicate && self.role == Role::Leader)
             || self.role_state() != self.told
     }
@@ -540,6 +572,7 @@ impl Raft {
         self.log.shrink_tail(self.config.tail_bytes_max);
         ready.messages = std::mem::take(&mut self.messages);
         ready.snapshots = std::mem::take(&mut self.snapshots_needed);
+        ready.promises_lost = std::mem::take(&mut self.promises_lost);
         (ready.reads, ready.reads_dropped) = self.reads.take_output();
         let role = self.role_state();
         if role != self.told {
@@ -705,7 +738,12 @@ impl Raft {
     /// Sends once everything true now is on disk.
     pub(crate) fn send_durable(&mut self, to: ReplicaId, body: MessageBody) {
         let barrier = self.barrier();
-        if barrier <= self.persisted_sequence {
+        let too_soon = match body {
+            MessageBody::VoteReply { .. } => defects::has(Defect::VoteNotSynced),
+            MessageBody::AppendAccepted { .. } => defects::has(Defect::AppendAckBeforeSync),
+            _ => false,
+        };
+        if barrier <= self.persisted_sequence || too_soon {
             return self.send(to, body);
         }
         let message = Message { from: self.config.id, to, term: self.term, body };
@@ -803,9 +841,13 @@ impl Raft {
                     next: peer.next,
                     inflight_appends: peer.inflight().0,
                     inflight_bytes: peer.inflight().1,
-                    awaits_snapshot: matches!(peer.mode, Mode::Snapshot { .. }),
+                    awaits_snapshot: matches!(peer.mode, Mode::Snapshot { .. }) || peer.snapshot_requested,
+                    promise_lost: peer.promise_lost,
                     heard_at: peer.heard_at,
-                    answers: peer.round > 0 && !peer.lost && self.now < peer.heard_at + self.config.election_timeout_ms,
+                    answers: peer.round > 0
+                        && !peer.lost
+                        && !peer.promise_lost
+                        && (self.sleep.asleep || self.now < peer.heard_at + self.config.election_timeout_ms),
                 })
                 .collect(),
         }

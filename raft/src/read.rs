@@ -12,6 +12,15 @@
 //! leader after the reads came in. One round serves all reads of a turn, and few rounds are under way at a time. A
 //! leader has a current commit index only after an entry of its own term is committed; reads wait for that.
 //!
+//! # On a replica that follows
+//! ```text
+//!   follower: read_index(context) ─▶ forwarded ══ ReadIndex ══▶ leader: as its own ══ ReadIndexReply ══▶ ReadState
+//! ```
+//! The leader finds the index as for a read of its own, with its lease or a round, and the follower answers from its own
+//! table once that is applied. A question carries a random number, so that an answer to one that was asked before a restart
+//! is never taken for that to a later one. It is given up when the leader or the term changes, or when no
+//! answer came within an election timeout.
+//!
 //! # Lease
 //! Whoever answered a round is loyal to this leader for one election timeout from when it heard it (see `election`).
 //! So for somewhat less than that, counted from when the round was *sent*, nobody else can lead and reads need not ask:
@@ -22,6 +31,7 @@
 use std::collections::VecDeque;
 
 use crate::{
+    defects::{self, Defect},
     entry::{Millis, ReplicaId},
     error::ReadError,
     message::MessageBody,
@@ -32,12 +42,32 @@ use crate::{
 /// How many rounds with reads may be unanswered; further reads wait for the next.
 const READ_ROUNDS_MAX: usize = 4;
 
+/// How many questions to the leader may be unanswered; further reads are refused until one is.
+const READ_FORWARDS_MAX: usize = 16;
+
+/// Who asked to read.
+#[derive(Debug, Clone, Copy)]
+enum Reader {
+    /// The host, with its context.
+    Here(u64),
+    /// Another replica, with the number of its question.
+    Peer(ReplicaId, u64),
+}
+
 /// Reads that one round shall confirm.
 #[derive(Debug)]
 struct Asked {
     round: u64,
     index: u64,
-    contexts: Vec<u64>,
+    readers: Vec<Reader>,
+}
+
+/// A read that the leader was asked about.
+#[derive(Debug)]
+struct Forwarded {
+    request: u64,
+    context: u64,
+    sent_at: Millis,
 }
 
 /// Rounds of heartbeats and the reads that wait for them.
@@ -55,9 +85,13 @@ pub(crate) struct Reads {
     lease_round_min: u64,
     /// No lease in this term any more.
     lease_barred: bool,
-    waiting: Vec<u64>,
+    waiting: Vec<Reader>,
     asked: VecDeque<Asked>,
     asked_count: usize,
+    /// What this replica asked the leader that it follows.
+    forwarded: Vec<Forwarded>,
+    /// Answers to other replicas: to whom, which question, and the index.
+    replies: Vec<(ReplicaId, u64, u64)>,
     done: Vec<ReadState>,
     dropped: Vec<u64>,
 }
@@ -75,13 +109,31 @@ impl Reads {
 
     /// Leadership is lost: nothing that waits can be confirmed.
     pub(crate) fn drop_all(&mut self) {
-        self.dropped.append(&mut self.waiting);
-        for asked in self.asked.drain(..) {
-            self.dropped.extend(asked.contexts);
-        }
+        let asked = self.asked.drain(..).flat_map(|asked| asked.readers);
+        // NB: other replicas notice by themselves that this one leads no more.
+        self.dropped.extend(self.waiting.drain(..).chain(asked).filter_map(|reader| match reader {
+            Reader::Here(context) => Some(context),
+            Reader::Peer(..) => None,
+        }));
+        self.replies.clear();
         self.asked_count = 0;
         self.lease_from = None;
         self.sent.clear();
+    }
+
+    /// The leader that was asked is none any more, or not known to be.
+    pub(crate) fn drop_forwarded(&mut self) {
+        self.dropped.extend(self.forwarded.drain(..).map(|forwarded| forwarded.context));
+    }
+
+    /// When the first of the unanswered questions was asked.
+    pub(crate) fn forwarded_since(&self) -> Option<Millis> {
+        self.forwarded.first().map(|forwarded| forwarded.sent_at)
+    }
+
+    /// Whether reads wait for a round.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.waiting.is_empty() || !self.asked.is_empty()
     }
 
     pub(crate) fn has_output(&self) -> bool {
@@ -94,6 +146,9 @@ impl Reads {
 
     /// No lease in this term any more.
     pub(crate) fn bar_lease(&mut self) {
+        if defects::has(Defect::LeaseAfterTransfer) {
+            return;
+        }
         self.lease_barred = true;
         self.lease_from = None;
     }
@@ -114,9 +169,17 @@ impl Reads {
         }
         while self.asked.front().is_some_and(|asked| asked.round <= round) {
             if let Some(asked) = self.asked.pop_front() {
-                self.asked_count -= asked.contexts.len();
-                let index = asked.index;
-                self.done.extend(asked.contexts.into_iter().map(|context| ReadState { context, index }));
+                self.asked_count -= asked.readers.len();
+                self.answer(asked.readers, asked.index);
+            }
+        }
+    }
+
+    fn answer(&mut self, readers: Vec<Reader>, index: u64) {
+        for reader in readers {
+            match reader {
+                Reader::Here(context) => self.done.push(ReadState { context, index }),
+                Reader::Peer(id, request) => self.replies.push((id, request, index)),
             }
         }
     }
@@ -125,24 +188,87 @@ impl Reads {
 impl Raft {
     /// Asks to read. `context` is any number of the host's; it comes back in [`Ready::reads`](crate::Ready::reads) when
     /// the read may be served, or in [`Ready::reads_dropped`](crate::Ready::reads_dropped) if leadership is lost before.
-    /// Read the clock for `now` after the request arrived.
+    /// Read the clock for `now` after the request arrived. A replica that follows asks its leader.
     ///
     /// # Errors
-    /// If this replica doesn't lead, or too many reads wait.
+    /// If no leader is known, or too many reads wait.
     pub fn read_index(&mut self, now: Millis, context: u64) -> Result<(), ReadError> {
         self.advance(now);
         if self.role != Role::Leader {
-            return Err(ReadError::NotLeader { hint: self.leader });
+            return self.forward_read(context);
         }
         if let Some(index) = self.lease_read(now) {
             self.reads.done.push(ReadState { context, index });
             return Ok(());
         }
+        self.queue_read(Reader::Here(context))
+    }
+
+    fn queue_read(&mut self, reader: Reader) -> Result<(), ReadError> {
         if self.reads.waiting.len() + self.reads.asked_count >= self.config.reads_waiting_max {
             return Err(ReadError::TooManyReads);
         }
-        self.reads.waiting.push(context);
+        self.note_activity();
+        self.reads.waiting.push(reader);
         Ok(())
+    }
+
+    /// Asks the leader about a read.
+    fn forward_read(&mut self, context: u64) -> Result<(), ReadError> {
+        let Some(leader) = self.leader else {
+            return Err(ReadError::NotLeader { hint: None });
+        };
+        if self.reads.forwarded.len() >= READ_FORWARDS_MAX {
+            return Err(ReadError::TooManyReads);
+        }
+        let request = self.random.next();
+        self.reads.forwarded.push(Forwarded { request, context, sent_at: self.now });
+        self.send(leader, MessageBody::ReadIndex { request });
+        Ok(())
+    }
+
+    /// Gives up the questions that have been without an answer for an election timeout: one of the two messages is lost.
+    pub(crate) fn tick_forwarded(&mut self) {
+        let (now, patience) = (self.now, self.config.election_timeout_ms);
+        let late = self.reads.forwarded.partition_point(|forwarded| forwarded.sent_at + patience <= now);
+        self.reads.dropped.extend(self.reads.forwarded.drain(..late).map(|forwarded| forwarded.context));
+    }
+
+    /// A replica asks what it must have applied for a read.
+    pub(crate) fn on_read_index(&mut self, from: ReplicaId, request: u64) {
+        if self.role != Role::Leader {
+            return self.send(from, MessageBody::ReadIndexReply { request, index: None });
+        }
+        if !self.conf.contains(from) {
+            return;
+        }
+        if let Some(index) = self.lease_read(self.now) {
+            return self.send(from, MessageBody::ReadIndexReply { request, index: Some(index) });
+        }
+        if self.queue_read(Reader::Peer(from, request)).is_err() {
+            self.send(from, MessageBody::ReadIndexReply { request, index: None });
+        }
+    }
+
+    /// The leader has answered.
+    pub(crate) fn on_read_index_reply(&mut self, from: ReplicaId, request: u64, index: Option<u64>) {
+        if self.leader != Some(from) {
+            return;
+        }
+        let Some(place) = self.reads.forwarded.iter().position(|forwarded| forwarded.request == request) else {
+            return;
+        };
+        let context = self.reads.forwarded.remove(place).context;
+        match index {
+            Some(index) => self.reads.done.push(ReadState { context, index }),
+            None => self.reads.dropped.push(context),
+        }
+    }
+
+    fn send_read_replies(&mut self) {
+        for (to, request, index) in std::mem::take(&mut self.reads.replies) {
+            self.send(to, MessageBody::ReadIndexReply { request, index: Some(index) });
+        }
     }
 
     /// The index that must be applied to serve a read at once, if this leader may serve reads without asking: it is the
@@ -151,16 +277,16 @@ impl Raft {
         if self.role != Role::Leader || !self.has_committed_in_term() {
             return None;
         }
-        let now = now.max(self.now);
+        let now = if defects::has(Defect::LeaseAfterClockJump) { self.now } else { now.max(self.now) };
         let alone = self.conf.is_sole_voter(self.config.id);
         let leased = self.config.lease
-            && self.transfer.is_none()
+            && (self.transfer.is_none() || defects::has(Defect::LeaseAfterTransfer))
             && self.reads.lease_from.is_some_and(|from| now < from + self.config.lease_ms());
         (alone || leased).then_some(self.log.commit())
     }
 
     fn has_committed_in_term(&self) -> bool {
-        self.log.term(self.log.commit()) == Some(self.term)
+        self.log.term(self.log.commit()) == Some(self.term) || defects::has(Defect::ReadBeforeFirstCommit)
     }
 
     /// Only rounds sent from now on start a lease.
@@ -184,15 +310,16 @@ impl Raft {
         if !self.can_ask_reads() {
             return;
         }
-        let contexts = std::mem::take(&mut self.reads.waiting);
+        let readers = std::mem::take(&mut self.reads.waiting);
         let index = self.log.commit();
-        if self.conf.is_sole_voter(self.config.id) {
-            self.reads.done.extend(contexts.into_iter().map(|context| ReadState { context, index }));
+        if self.conf.is_sole_voter(self.config.id) || defects::has(Defect::ReadIndexWithoutRound) {
+            self.reads.answer(readers, index);
+            self.send_read_replies();
             return;
         }
         self.start_round();
-        self.reads.asked_count += contexts.len();
-        self.reads.asked.push_back(Asked { round: self.reads.round, index, contexts });
+        self.reads.asked_count += readers.len();
+        self.reads.asked.push_back(Asked { round: self.reads.round, index, readers });
     }
 
     /// Sends a round of heartbeats.
@@ -205,15 +332,16 @@ impl Raft {
         self.reads.round += 1;
         let round = self.reads.round;
         self.reads.sent.push_back((round, self.now));
+        let sleep = self.asks_to_sleep(round);
         for place in 0..self.peers.len() {
             let peer = &self.peers[place];
             let (to, commit) = (peer.id, self.log.commit().min(peer.matched));
-            self.send(to, MessageBody::Heartbeat { round, commit });
+            self.send(to, MessageBody::Heartbeat { round, commit, sleep });
         }
         self.confirm_rounds();
     }
 
-    pub(crate) fn on_heartbeat_reply(&mut self, from: ReplicaId, round: u64) {
+    pub(crate) fn on_heartbeat_reply(&mut self, from: ReplicaId, round: u64, asleep: bool) {
         if self.role != Role::Leader {
             return;
         }
@@ -224,6 +352,7 @@ impl Raft {
         peer.answered(round, last);
         self.replicate |= peer.matched < last || peer.mode == crate::progress::Mode::Probe { sent: false };
         self.confirm_rounds();
+        self.sleep_if_all_do(from, round, asleep);
     }
 
     /// Looks which round a majority has answered by now.
@@ -235,6 +364,12 @@ impl Raft {
             }
             self.peers.iter().find(|peer| peer.id == voter).map_or(0, |peer| peer.round)
         });
+        let confirmed = self.reads.confirmed;
         self.reads.confirm(round);
+        if defects::has(Defect::LeaseFromAnswer) && self.reads.confirmed > confirmed && self.reads.lease_from.is_some()
+        {
+            self.reads.lease_from = Some(self.now);
+        }
+        self.send_read_replies();
     }
 }

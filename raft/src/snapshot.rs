@@ -56,9 +56,8 @@ impl Raft {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == to) else {
             return;
         };
-        if !delivered {
-            peer.snapshot_requested = false;
-        }
+        // If the replica still wants one, it asks again with the next heartbeat.
+        peer.snapshot_requested = false;
         if let Mode::Snapshot { index } = peer.mode
             && (!delivered || index.is_some())
         {

@@ -40,6 +40,7 @@ impl Raft {
         if target == self.config.id || !self.conf.voters.contains(&target) {
             return Err(TransferError::NotAVoter);
         }
+        self.note_activity();
         self.transfer = Some(Transfer { target, deadline: self.now + self.config.election_timeout_ms, asked: false });
         self.replicate = true;
         self.continue_transfer();

@@ -11,12 +11,14 @@
 pub mod cluster;
 pub mod command;
 pub mod connection;
+pub mod defects;
 pub mod entry;
 pub mod host;
 pub mod logging;
 pub mod membership;
 pub mod node;
 pub mod peer;
+pub mod recover;
 pub mod replica;
 pub mod resp;
 pub mod server;

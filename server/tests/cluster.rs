@@ -60,6 +60,89 @@ fn acknowledged_writes_survive_one_leader_after_another() {
 }
 
 #[test]
+fn followers_read_what_is_true_now_if_asked_to() {
+    let mut cluster = Cluster::start_with(&["--replica-reads", "linearizable"]);
+    let leader = cluster.leader();
+    let mut writer = cluster.client(leader);
+    let mut readers: Vec<Client> = cluster.others(leader).into_iter().map(|place| cluster.client(place)).collect();
+    for reader in &mut readers {
+        assert!(is_elsewhere(&reader.run("GET counter")), "not without READONLY");
+        assert!(reader.run("READONLY").is_ok());
+    }
+    // Whatever was acknowledged is seen by whoever asks afterwards, also in the last of many commands at once.
+    for number in 1..=200 {
+        assert_eq!(writer.run("INCR counter"), Value::Int(number));
+        for reader in &mut readers {
+            assert_eq!(reader.run("GET counter").text(), number.to_string());
+        }
+    }
+    for reader in &mut readers {
+        (0..100).for_each(|_| reader.send(b"GET counter\r\n"));
+        assert!((0..100).all(|_| reader.reply().text() == "200"));
+        assert_eq!(reader.run("DBSIZE"), Value::Int(1));
+        assert!(is_elsewhere(&reader.run("INCR counter")), "a follower takes no writes");
+    }
+    // A deadline that has passed: the leader must be told first.
+    assert!(writer.run("SET brief x PX 1").is_ok());
+    until("the deadline has passed", || {
+        let reply = readers[0].run("GET brief");
+        reply == Value::NullBulk || is_elsewhere(&reply)
+    });
+    // Cut off from its leader, it can't know: neither an old value nor nil is an answer.
+    cluster.freeze(leader);
+    let asked = Instant::now();
+    let reply = readers[0].run("GET counter");
+    assert!(is_elsewhere(&reply) || reply.text() == "200", "{reply}");
+    assert!(asked.elapsed() < NOTICED, "it waited for {:?}", asked.elapsed());
+    cluster.thaw(leader);
+    let next = cluster.leader();
+    assert!(cluster.client(next).run("SET counter new").is_ok());
+    for place in cluster.others(next) {
+        let mut reader = cluster.client(place);
+        reader.run("READONLY");
+        until("it serves", || !is_elsewhere(&reader.run("GET counter")));
+        assert_eq!(reader.run("GET counter").text(), "new");
+    }
+}
+
+#[test]
+fn idle_cluster_sleeps_and_wakes_for_whatever_comes() {
+    let mut cluster = Cluster::start_with(&["--sleep-after", "300"]);
+    let info = |cluster: &Cluster, place: usize, field: &str| -> u64 {
+        let text = cluster.client(place).run("INFO Raft").text();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
+        line.expect("a line of INFO").parse().expect("a number")
+    };
+    let asleep = |cluster: &Cluster| cluster.places().into_iter().all(|place| info(cluster, place, "asleep") == 1);
+    let leader = cluster.leader();
+    write_numbered(&mut cluster.client(leader), 0..10);
+    until("all of it sleeps", || asleep(&cluster));
+    let term = info(&cluster, leader, "term");
+    // Many election timeouts later nothing has changed: the nodes hear of each other in another way.
+    let slept = Instant::now();
+    until("three seconds of sleep", || {
+        assert!(asleep(&cluster) && info(&cluster, leader, "term") == term);
+        slept.elapsed() > Duration::from_secs(3)
+    });
+    read_numbered(&mut cluster.client(leader), 0..10);
+    until("it sleeps again", || asleep(&cluster));
+    // Who leads dies, or is cut off without anybody being told, while the group sleeps.
+    cluster.freeze(leader);
+    let next = cluster.leader();
+    assert_ne!(next, leader);
+    write_numbered(&mut cluster.client(next), 10..20);
+    cluster.thaw(leader);
+    until("the one that was frozen follows, and all sleep", || asleep(&cluster));
+    cluster.kill(next);
+    let last = cluster.leader();
+    read_numbered(&mut cluster.client(last), 0..20);
+    cluster.restart(next);
+    cluster.wait_whole();
+    until("it sleeps when it is whole", || asleep(&cluster));
+    assert_eq!(cluster.leader(), last, "whoever comes back does not depose a leader that sleeps");
+}
+
+#[test]
 fn all_nodes_killed_at_once_come_back_with_everything() {
     let mut cluster = Cluster::start();
     let leader = cluster.leader();
@@ -446,6 +529,18 @@ fn cluster_commands_describe_the_real_nodes() {
         assert_eq!(shards.matches("\"online\"").count(), NODES, "{shards}");
         assert!(client.run("CLUSTER INFO").text().contains("cluster_state:ok"));
         assert!(client.run("CLUSTER INFO").text().contains("cluster_known_nodes:3"));
+        until("two connections to and from each of the others", || {
+            let links = client.run("CLUSTER LINKS").to_string();
+            let toward = |direction: &str| links.matches(&format!("\"{direction}\"")).count();
+            let named = |name: &String| links.matches(name.as_str()).count();
+            let others: Vec<usize> =
+                (0..NODES).filter(|other| *other != place).map(|other| named(&names[other])).collect();
+            (toward("to"), toward("from")) == (4, 4) && others == [4, 4] && named(&names[place]) == 0
+        });
+        let info = client.run("CLUSTER INFO").text();
+        for figure in ["messages_sent", "messages_received"] {
+            assert!(!info.contains(&format!("cluster_stats_{figure}:0\r")), "{info}");
+        }
     }
     for key in ["{tag}1", "{tag}2", "{tag}3", "other"] {
         assert!(client.run(&format!("SET {key} v")).is_ok());

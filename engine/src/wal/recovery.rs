@@ -21,6 +21,7 @@ use super::format::{
 use super::segment::{PlacedSegment, Pool, Segment, is_spare_name, parse_segment_name, segment_name};
 use super::writer::{Resume, WalWriter};
 use super::{RecoveryReport, WalOptions};
+use crate::defects::{self, Defect};
 use crate::error::{Error, Result};
 use crate::vfs::{SharedVfs, VfsFile, create_dir_durably, read_exact_at};
 use std::io::IoSlice;
@@ -157,7 +158,8 @@ pub(crate) fn recover(
         return Err(missing(dir, start - 1, &format!("the log needs all segments from {}", segment_name(walk.oldest))));
     }
     let evidence = gather_evidence(&scanned, at, offset)?;
-    if evidence.synced > position {
+    let torn_is_damage = defects::has(Defect::TornTailIsDamage) && !evidence.ends.is_empty();
+    if (evidence.synced > position && !defects::has(Defect::DamageIsTornTail)) || torn_is_damage {
         return Err(damaged(
             &scanned[at].segment.path,
             offset,
@@ -490,6 +492,9 @@ fn write_again(placed: &[PlacedSegment], from: u64, to: u64) -> Result<()> {
 /// Overwrites what was cut, durably, so that no later recovery takes a batch beyond the cut for one of the batches that
 /// will be written from there on.
 fn neutralise(scanned: &Scanned, from: u64, end: u64) -> Result<()> {
+    if defects::has(Defect::CutNotOverwritten) {
+        return Ok(());
+    }
     let path = &scanned.segment.path;
     let zeros = vec![0; WINDOW_BYTES];
     let mut at = from;

@@ -3,6 +3,7 @@
 use super::format::{BATCH_HEADER_BYTES, BatchHeader, Statement, batch_len};
 use super::segment::{PlacedSegment, Pool, Preparer};
 use super::{Durability, WalOptions};
+use crate::defects::{self, Defect};
 use crate::error::{Error, Result};
 use bytes::Bytes;
 use std::io::IoSlice;
@@ -234,7 +235,10 @@ impl WalWriter {
             Durability::Everysec => now_ms.saturating_sub(self.last_sync_ms) >= EVERYSEC_MS,
             Durability::No => false,
         };
-        if due || batch.must_sync {
+        let forgotten = defects::has(Defect::VoteSyncForgotten) && batch.data_len == 0;
+        if forgotten {
+            self.synced_to = self.end;
+        } else if due || batch.must_sync {
             self.sync_active()?;
             self.last_sync_ms = now_ms;
         }
@@ -405,7 +409,12 @@ impl WalWriter {
     }
 
     fn sync_active(&mut self) -> Result<()> {
-        let synced = self.active.segment.file.sync_data();
+        let file = &self.active.segment.file;
+        let synced = match file.sync_data() {
+            _ if defects::has(Defect::SyncForgotten) => Ok(()),
+            Err(_) if defects::has(Defect::SyncRetried) => file.sync_data(),
+            synced => synced,
+        };
         self.poison_on_error("sync", synced)?;
         self.metrics.syncs += 1;
         self.synced_to = self.end;

@@ -250,6 +250,23 @@ impl Simulation {
         self.nodes[&id].raft.is_some()
     }
 
+    /// What hosts do for groups that sleep: each tells its replica of nodes that it does not hear any more. With `alarm_percent`
+    /// it is wrong about one that it does hear.
+    pub(crate) fn watch_sleepers(&mut self, alarm_percent: u64) {
+        for id in self.ids() {
+            let Some(raft) = self.nodes[&id].raft.as_ref().filter(|raft| raft.is_asleep()) else { continue };
+            let leader = raft.role_state().leader;
+            for other in
+                self.ids().into_iter().filter(|other| *other != id && (leader == Some(id) || leader == Some(*other)))
+            {
+                let gone = !self.is_up(other) || self.cut.contains(&(other, id));
+                if gone || self.draw(100) < alarm_percent {
+                    self.with_node(id, |node, clock| node.raft().peer_lost(clock, other));
+                }
+            }
+        }
+    }
+
     /// Cuts all links of a node.
     pub(crate) fn isolate(&mut self, id: u64) {
         for other in self.ids() {
@@ -400,6 +417,11 @@ impl Simulation {
             self.reads.remove(&context);
         }
         taken
+    }
+
+    /// How many reads were asked and neither served nor given back.
+    pub(crate) fn reads_open(&self) -> usize {
+        self.reads.len()
     }
 
     /// How many nodes have applied entry `index`.

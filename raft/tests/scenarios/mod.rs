@@ -5,6 +5,7 @@ mod random;
 mod reads;
 mod replication;
 mod script;
+mod sleep;
 mod snapshot;
 
 /// An answer to a vote request from a replica that knows nothing but the group's beginning to be committed.

@@ -4,7 +4,8 @@ use holdfast_raft::{ConfChange, ConfStep, Config};
 
 use crate::network::{Faults, Simulation, disk::Disk};
 
-fn weather(seed: u64) -> (u64, u64) {
+/// Entries committed, reads served, and steps after which somebody slept.
+fn weather(seed: u64) -> [u64; 3] {
     let voters = [3, 3, 5, 1, 2][seed as usize % 5];
     let faults = [Faults::NONE, Faults::UNRELIABLE, Faults::REORDERING, Faults { disk_ms: 150, ..Faults::UNRELIABLE }]
         [(seed / 5) as usize % 4];
@@ -16,9 +17,11 @@ fn weather(seed: u64) -> (u64, u64) {
         tail_bytes_max: if seed.is_multiple_of(2) { 0 } else { 1000 },
         unapplied_bytes_max: 500,
         write_stall_ms: 1500,
+        sleep_after_ms: seed.is_multiple_of(2).then_some(150),
         ..config
     });
     let mut next_id = voters + 1;
+    let mut slept = 0;
     let mut stateless = Vec::new();
     for id in simulation.ids() {
         let clock = (96 + simulation.draw(8), simulation.draw(10_000));
@@ -29,6 +32,7 @@ fn weather(seed: u64) -> (u64, u64) {
     for step in 0..150u64 {
         let ids = simulation.ids();
         let id = ids[simulation.draw(ids.len() as u64) as usize];
+        let quiet = simulation.draw(8) == 0;
         match simulation.draw(40) {
             0 if simulation.is_up(id) => simulation.crash(id),
             1..=3 if !simulation.is_up(id) => simulation.restart(id),
@@ -83,15 +87,23 @@ fn weather(seed: u64) -> (u64, u64) {
             _ => {}
         }
         for id in simulation.ids() {
-            if simulation.is_up(id) && simulation.nodes[&id].is_leader() {
+            if !simulation.is_up(id) || quiet {
+                continue;
+            }
+            if simulation.nodes[&id].is_leader() {
                 for part in 0..simulation.draw(4) {
                     simulation.propose(id, &format!("{step} {part}"));
                 }
-                simulation.read(id);
             }
+            simulation.read(id);
         }
-        let wait = simulation.draw(120);
+        let wait = if quiet { 600 } else { simulation.draw(120) };
         simulation.run_for(wait);
+        slept +=
+            u64::from(simulation.nodes.values().any(|node| node.raft.as_ref().is_some_and(|raft| raft.is_asleep())));
+        if simulation.draw(3) == 0 {
+            simulation.watch_sleepers(2);
+        }
     }
     // The weather clears.
     simulation.cut.clear();
@@ -106,7 +118,10 @@ fn weather(seed: u64) -> (u64, u64) {
         }
         simulation.unstall(id);
     }
-    simulation.run_for(3000);
+    for _ in 0..30 {
+        simulation.run_for(100);
+        simulation.watch_sleepers(0);
+    }
     simulation.agree("end", 1);
     let members = simulation.elect();
     let members = simulation.node(members).conf_state.members();
@@ -114,7 +129,7 @@ fn weather(seed: u64) -> (u64, u64) {
     simulation.run_until("convergence", 30_000, |simulation| {
         members.iter().filter(|id| simulation.nodes[id].applied >= last).count() == members.len()
     });
-    (simulation.checker.committed_last(), simulation.reads_served)
+    [simulation.checker.committed_last(), simulation.reads_served, slept]
 }
 
 #[test]
@@ -124,14 +139,15 @@ fn random_weather() {
         0..std::env::var("RAFT_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(300),
         |seed: u64| seed..seed + 1,
     );
-    let (mut committed, mut reads) = (0, 0);
+    let mut sums = [0; 3];
     for seed in seeds.clone() {
-        let outcome = weather(seed);
-        committed += outcome.0;
-        reads += outcome.1;
+        for (sum, part) in sums.iter_mut().zip(weather(seed)) {
+            *sum += part;
+        }
     }
-    println!("{committed} entries committed, {reads} reads served");
+    let [committed, reads, slept] = sums;
+    println!("{committed} entries committed, {reads} reads served, {slept} steps with somebody asleep");
     if seeds.end - seeds.start > 1 {
-        assert!(committed > 10_000 && reads > 1_000, "the weather left nothing to check");
+        assert!(committed > 10_000 && reads > 1_000 && slept > 300, "the weather left nothing to check");
     }
 }

@@ -37,6 +37,52 @@ fn reads_are_served_after_a_quorum_round() {
     simulation.run_until("read", 50, |simulation| simulation.reads_served == 1);
 }
 
+/// A replica that follows asks its leader, whose lease or round answers for it; a learner does as well.
+#[test]
+fn follower_reads_what_its_leader_says() {
+    for lease in [false, true] {
+        let mut simulation = Simulation::with(3, 68, Faults::NONE, |config| Config { lease, ..config });
+        let leader = simulation.elect();
+        simulation.agree("value", 3);
+        simulation.run_for(300);
+        for (served, follower) in simulation.ids().into_iter().filter(|id| *id != leader).enumerate() {
+            assert!(simulation.read(follower));
+            assert_eq!(simulation.reads_served, served as u64, "not without the leader");
+            simulation.run_until("read", 50, |simulation| simulation.reads_served == served as u64 + 1);
+        }
+    }
+}
+
+/// Where the leader is replaced, or doesn't answer, the read is given back; it never shows what the old leader knew.
+#[test]
+fn follower_gives_reads_up_when_its_leader_is_gone() {
+    let mut simulation = Simulation::new(5, 69);
+    let leader = simulation.elect();
+    simulation.agree("old", 5);
+    simulation.run_for(300);
+    // The leader and one follower are cut off from the others, which elect another leader and go on.
+    let follower = leader % 5 + 1;
+    simulation.partition(&[leader, follower]);
+    simulation.run_for(950);
+    assert!(simulation.read(follower), "neither of the two knows yet");
+    simulation.agree("new", 3);
+    simulation.run_for(3000);
+    assert_eq!(simulation.reads_served, 0);
+    assert_eq!(simulation.reads_open(), 0, "it was given back");
+    // A question that gets lost is given up after an election timeout, though leader and term stay.
+    simulation.partition(&[]);
+    simulation.agree("healed", 5);
+    let leader = simulation.elect();
+    let follower = leader % 5 + 1;
+    simulation.run_for(500);
+    simulation.cut.insert((follower, leader));
+    assert!(simulation.read(follower));
+    simulation.run_for(900);
+    assert_eq!(simulation.reads_open(), 1);
+    simulation.run_for(150);
+    assert_eq!((simulation.reads_open(), simulation.reads_served), (0, 0));
+}
+
 /// A leader that was cut off doesn't know that it was replaced: its reads get no answer.
 #[test]
 fn cut_off_leader_serves_no_reads() {

@@ -84,13 +84,21 @@ fn message_text(message: &Message) -> String {
         MessageBody::AppendRejected { previous_index, hint_index, hint_term } => {
             format!("Rejected {previous_index} hint={hint_index}@{hint_term}")
         }
-        MessageBody::Heartbeat { round, commit } => format!("Heartbeat round={round} commit={commit}"),
-        MessageBody::HeartbeatReply { round } => format!("HeartbeatReply round={round}"),
+        MessageBody::Heartbeat { round, commit, sleep } => {
+            format!("Heartbeat round={round} commit={commit}{}", if *sleep { " sleep" } else { "" })
+        }
+        MessageBody::HeartbeatReply { round, asleep } => {
+            format!("HeartbeatReply round={round}{}", if *asleep { " asleep" } else { "" })
+        }
+        MessageBody::ReadIndex { .. } => "ReadIndex".to_owned(),
+        MessageBody::ReadIndexReply { index: Some(index), .. } => format!("ReadIndexReply {index}"),
+        MessageBody::ReadIndexReply { index: None, .. } => "ReadIndexReply unknown".to_owned(),
         MessageBody::Snapshot { meta } => {
             format!("Snapshot {}@{} {}", meta.index, meta.term, conf_text(&meta.conf_state))
         }
         MessageBody::SnapshotReply { index } => format!("SnapshotReply {index}"),
         MessageBody::SnapshotWanted { index_min } => format!("SnapshotWanted from={index_min}"),
+        MessageBody::PromiseLost { last_index } => format!("PromiseLost last={last_index}"),
         MessageBody::TimeoutNow => "TimeoutNow".to_owned(),
         MessageBody::StaleTerm => "StaleTerm".to_owned(),
     };
@@ -134,6 +142,9 @@ fn ready_text(id: u64, ready: &Ready) -> String {
     }
     for read in &ready.reads_dropped {
         line(format!("drops read {read}"));
+    }
+    for lost in &ready.promises_lost {
+        line(format!("knows that {lost} lost its promise"));
     }
     for need in &ready.snapshots {
         line(format!("makes a snapshot for {}", need.to));

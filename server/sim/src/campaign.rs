@@ -8,17 +8,23 @@
 //! seed 2  VIOLATION  120 s  …
 //!   not linearizable: key "register-0.0", …
 //! 2 seeds, 1 with violations; 240 s simulated in 3.1 s (77 s per second)
-//! again: sim --seed 2 --minutes 2 --trace
+//! again: sim --seed 2 --sim-minutes 2 --trace
 //! ```
+//!
+//! With a time to keep, no seed begins after it; with a file of results, only seeds with violations are printed, and what came of
+//! all is added to the file every now and then: [`crate::results`].
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::args::Arguments;
+use crate::defects::Defect;
+use crate::results::{Results, commit_of_working_copy};
 use crate::time::{MINUTE, Micros, SECOND};
 use crate::trace::Trace;
 use crate::workload::WorkloadCounts;
@@ -33,6 +39,8 @@ pub struct Task {
     pub duration: Micros,
     /// Nodes of the cluster; `None`: as the seed says.
     pub nodes: Option<u32>,
+    /// A deliberate defect to switch on.
+    pub defect: Option<Defect>,
 }
 
 /// What came of one seed.
@@ -115,53 +123,62 @@ impl Totals {
 }
 
 /// A seed's summary and its trace's hash.
-struct Outcome {
-    summary: Summary,
+pub(crate) struct Outcome {
+    pub(crate) summary: Summary,
     hash: u64,
     runs: u64,
 }
 
+/// After so many seeds the file of results is written.
+const SEEDS_PER_SAVE: u64 = 100;
+
 /// Runs the seeds of a command line and prints what came of them.
 ///
 /// # Errors
-/// If nothing can be printed any more; the seeds that were under way are finished first.
+/// If nothing can be printed any more, or the file of results can't be read or written; the seeds that were under way are finished
+/// first.
 pub fn run_all(arguments: &Arguments, run: &dyn Run, output: &mut (dyn Write + Send)) -> io::Result<Totals> {
     let started = Instant::now();
     let seeds = arguments.seed_range();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = arguments.jobs.map_or(processors, |jobs| jobs as usize);
     let jobs = if arguments.trace { 1 } else { jobs.min((seeds.end - seeds.start).try_into().unwrap_or(usize::MAX)) };
-    let next_seed = Mutex::new(seeds.clone());
-    let printer = Mutex::new(Printer {
-        next: seeds.start,
-        ready: BTreeMap::new(),
-        totals: Totals::default(),
-        output,
-        error: None,
-    });
+    let book = arguments.results.as_deref().map(|path| Book::open(path, arguments.commit.clone())).transpose()?;
+    // Seeds that are named are run again; otherwise those that are new to the commit.
+    let seen =
+        book.as_ref().filter(|_| arguments.seeds.is_none()).map(|book| book.results.clone().line(&book.commit).clone());
+    let next_seed = Mutex::new(seeds.filter(|seed| seen.as_ref().is_none_or(|line| !line.has(*seed))).enumerate());
+    let until = arguments.minutes.map(|minutes| started + Duration::from_micros(minutes));
+    let printer =
+        Mutex::new(Printer { next: 0, ready: BTreeMap::new(), totals: Totals::default(), book, output, error: None });
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
-                while let Some(seed) = lock(&next_seed).next() {
+                while until.is_none_or(|until| Instant::now() < until) {
+                    let Some((place, seed)) = lock(&next_seed).next() else { return };
                     let outcome = run_seed(arguments, seed, run);
-                    if !lock(&printer).take(seed, outcome) {
+                    if !lock(&printer).take(place, seed, outcome) {
                         return;
                     }
                 }
             });
         }
     });
-    let Printer { mut totals, output, error, .. } =
+    let Printer { mut totals, output, error, book, .. } =
         printer.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(error) = error {
         return Err(error);
     }
     totals.real = started.elapsed();
+    if let Some(mut book) = book {
+        book.results.add_real_time(&book.commit, &totals);
+        book.results.save(&book.path)?;
+    }
     writeln!(output, "{totals}")?;
     if let Some(seed) = totals.failed_seeds.first() {
-        let minutes = arguments.minutes as f64 / MINUTE as f64;
+        let minutes = arguments.sim_minutes as f64 / MINUTE as f64;
         let nodes = arguments.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
-        writeln!(output, "again: sim --seed {seed} --minutes {minutes}{nodes} --trace")?;
+        writeln!(output, "again: sim --seed {seed} --sim-minutes {minutes}{nodes} --trace")?;
     }
     output.flush()?;
     Ok(totals)
@@ -173,7 +190,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn run_seed(arguments: &Arguments, seed: u64, run: &dyn Run) -> Outcome {
-    let task = Task { seed, duration: arguments.minutes, nodes: arguments.nodes };
+    let task = Task { seed, duration: arguments.sim_minutes, nodes: arguments.nodes, defect: arguments.defect };
     let mut outcome = run_once(&task, run, arguments.trace);
     if arguments.twice {
         let again = run_once(&task, run, false);
@@ -186,7 +203,8 @@ fn run_seed(arguments: &Arguments, seed: u64, run: &dyn Run) -> Outcome {
     outcome
 }
 
-fn run_once(task: &Task, run: &dyn Run, print: bool) -> Outcome {
+pub(crate) fn run_once(task: &Task, run: &dyn Run, print: bool) -> Outcome {
+    Defect::switch(task.defect);
     let mut trace = if print { Trace::with_lines(Box::new(|line| println!("{line}"))) } else { Trace::new() };
     // What a panic leaves behind is dropped: only the trace's hash is looked at, and it is whole after every fold.
     let summary = catch_unwind(AssertUnwindSafe(|| run.run(task, &mut trace))).unwrap_or_else(|payload| {
@@ -197,26 +215,50 @@ fn run_once(task: &Task, run: &dyn Run, print: bool) -> Outcome {
             .unwrap_or("no text");
         Summary { violations: vec![format!("panic: {text}")], ..Summary::default() }
     });
+    Defect::switch(None);
     Outcome { summary, hash: trace.hash(), runs: 1 }
+}
+
+/// The file of results.
+struct Book {
+    path: PathBuf,
+    commit: String,
+    results: Results,
+}
+
+impl Book {
+    fn open(path: &Path, commit: Option<String>) -> io::Result<Book> {
+        let results = Results::load(path)?;
+        Ok(Book { path: path.to_owned(), commit: commit.unwrap_or_else(commit_of_working_copy), results })
+    }
 }
 
 /// Prints outcomes in the order of their seeds, as they become ready.
 struct Printer<'output> {
-    next: u64,
-    ready: BTreeMap<u64, Outcome>,
+    next: usize,
+    ready: BTreeMap<usize, (u64, Outcome)>,
     totals: Totals,
+    book: Option<Book>,
     output: &'output mut (dyn Write + Send),
     error: Option<io::Error>,
 }
 
 impl Printer<'_> {
     /// False if there is no use in going on.
-    fn take(&mut self, seed: u64, outcome: Outcome) -> bool {
-        self.ready.insert(seed, outcome);
-        while let Some(outcome) = self.ready.remove(&self.next) {
-            self.totals.add(self.next, &outcome);
-            if self.error.is_none() {
-                self.error = print_outcome(self.output, self.next, &outcome).err();
+    fn take(&mut self, place: usize, seed: u64, outcome: Outcome) -> bool {
+        self.ready.insert(place, (seed, outcome));
+        while let Some((seed, outcome)) = self.ready.remove(&self.next) {
+            self.totals.add(seed, &outcome);
+            let mut is_silent = false;
+            if let Some(book) = &mut self.book {
+                book.results.line(&book.commit).add(seed, &outcome.summary);
+                is_silent = outcome.summary.violations.is_empty();
+                if self.totals.seeds.is_multiple_of(SEEDS_PER_SAVE) && self.error.is_none() {
+                    self.error = book.results.save(&book.path).err();
+                }
+            }
+            if self.error.is_none() && !is_silent {
+                self.error = print_outcome(self.output, seed, &outcome).err();
             }
             self.next += 1;
         }
@@ -299,7 +341,7 @@ mod tests {
             trace.event(1, "seed", &[task.seed]);
             summary(task)
         };
-        let (totals, output) = campaign(&["--seeds", "1..9", "--minutes", "1", "--jobs", "4"], &run);
+        let (totals, output) = campaign(&["--seeds", "1..9", "--sim-minutes", "1", "--jobs", "4"], &run);
         let seeds: Vec<&str> = output.lines().filter_map(|line| line.strip_prefix("seed ")).collect();
         assert_eq!(seeds.len(), 8);
         assert!(
@@ -324,7 +366,7 @@ mod tests {
         assert!(output.contains("\nseed 2  VIOLATION  120 s"));
         assert!(output.contains("\n  stale read\n  the plan\n"));
         assert!(output.contains("\n  panic: commit went back on seed 3\n"));
-        assert!(output.ends_with("again: sim --seed 2 --minutes 2 --nodes 3 --trace\n"));
+        assert!(output.ends_with("again: sim --seed 2 --sim-minutes 2 --nodes 3 --trace\n"));
     }
 
     #[test]

@@ -24,10 +24,12 @@
 pub mod args;
 pub mod campaign;
 pub mod check;
+pub mod defects;
 pub mod events;
 pub mod network;
 pub mod plan;
 pub mod random;
+pub mod results;
 pub mod time;
 pub mod trace;
 pub mod workload;

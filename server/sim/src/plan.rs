@@ -95,8 +95,59 @@ pub enum Fault {
         /// Which.
         node: u32,
     },
-    /// A node's disk works as it should again.
+    /// A node's disk works as it should again, and has room.
     MendDisk {
+        /// Which.
+        node: u32,
+    },
+    /// The next write of a node's disk fails.
+    FailWrite {
+        /// Which.
+        node: u32,
+    },
+    /// The next sync of a node's disk fails.
+    FailSync {
+        /// Which.
+        node: u32,
+    },
+    /// A node's disk has no more room than this.
+    FillDisk {
+        /// Which.
+        node: u32,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// A bit of a node's files is not what it was.
+    Rot {
+        /// Which.
+        node: u32,
+        /// The node is down meanwhile, or it is not.
+        down: bool,
+    },
+    /// A node goes down and comes back with an empty disk; the operator has what it was before removed.
+    Wipe {
+        /// Which.
+        node: u32,
+    },
+    /// The operator removes a node. Once it is out, it comes back with an empty disk.
+    Remove {
+        /// Which.
+        node: u32,
+    },
+    /// The operator asks for this node to lead.
+    HandOver {
+        /// Which.
+        node: u32,
+    },
+    /// A node's monotonic clock jumps ahead.
+    ClockJump {
+        /// Which.
+        node: u32,
+        /// Microseconds.
+        by_us: u64,
+    },
+    /// A node does nothing, and its monotonic clock stands still: the machine sleeps.
+    Suspend {
         /// Which.
         node: u32,
     },
@@ -121,6 +172,8 @@ pub struct Limits {
     pub skew_us_max: Micros,
     /// Time without faults at the beginning.
     pub settle: Micros,
+    /// Whether monotonic clocks may jump or stand still: then no lease is safe.
+    pub clocks_jump: bool,
     /// Time without faults at the end.
     pub quiet: Micros,
 }
@@ -128,7 +181,13 @@ pub struct Limits {
 impl Default for Limits {
     /// Leases allow for ten percent between two clocks.
     fn default() -> Limits {
-        Limits { drift_ppm_max: 40_000, skew_us_max: 200 * MILLISECOND, settle: 3 * SECOND, quiet: 30 * SECOND }
+        Limits {
+            drift_ppm_max: 40_000,
+            skew_us_max: 200 * MILLISECOND,
+            settle: 3 * SECOND,
+            clocks_jump: false,
+            quiet: 30 * SECOND,
+        }
     }
 }
 
@@ -149,10 +208,20 @@ pub enum Kind {
     Disks,
     /// Weather that changes.
     Weather,
+    /// Disks that return errors or are full.
+    Errors,
+    /// Bits that flip on disks.
+    Rot,
+    /// Nodes that are lost, replaced or removed, and leaders that are asked to go.
+    Members,
+    /// Monotonic clocks that jump or stand still.
+    Jumps,
 }
 
 const KINDS: [Kind; 7] =
     [Kind::Partitions, Kind::Kills, Kind::PowerCuts, Kind::Pauses, Kind::Clocks, Kind::Disks, Kind::Weather];
+/// Kinds that change what a run is more than others do, and how many runs of a thousand have each.
+const RARER_KINDS: [(Kind, u32); 4] = [(Kind::Errors, 300), (Kind::Rot, 250), (Kind::Members, 350), (Kind::Jumps, 400)];
 
 /// What goes wrong in one simulation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,6 +263,13 @@ impl Plan {
                 kinds.insert(kind, between);
             }
         }
+        let mut rarer = random.fork("rarer kinds");
+        for (kind, per_mille) in RARER_KINDS {
+            let (on, between) = (rarer.chance(per_mille), rarer.range(4 * SECOND..=40 * SECOND));
+            if on && (kind != Kind::Jumps || limits.clocks_jump) {
+                kinds.insert(kind, between);
+            }
+        }
         let weather = draw_weather(&mut random, kinds.contains_key(&Kind::Weather));
         let mut draft = Draft { nodes, from: limits.settle, until: quiet_from, faults: Vec::new() };
         for (kind, between) in &kinds {
@@ -218,7 +294,11 @@ impl Fault {
     /// Whether it makes things worse; everything else mends.
     pub fn is_harm(&self) -> bool {
         match self {
-            Fault::Heal | Fault::Restart { .. } | Fault::Resume { .. } | Fault::MendDisk { .. } => false,
+            Fault::Heal
+            | Fault::Restart { .. }
+            | Fault::Resume { .. }
+            | Fault::MendDisk { .. }
+            | Fault::HandOver { .. } => false,
             Fault::Weather(weather) => **weather != NetworkWeather::calm(),
             Fault::ClockDrift { drift_ppm: amount, .. } | Fault::ClockSkew { offset_us: amount, .. } => *amount != 0,
             _ => true,
@@ -234,7 +314,10 @@ fn mending(nodes: u32, kinds: &BTreeMap<Kind, Micros>) -> Vec<Fault> {
             Kind::Partitions => faults.push(Fault::Heal),
             Kind::Weather => faults.push(Fault::Weather(Box::new(NetworkWeather::calm()))),
             Kind::Kills | Kind::PowerCuts => faults.extend((1..=nodes).map(|node| Fault::Restart { node })),
-            Kind::Pauses => faults.extend((1..=nodes).map(|node| Fault::Resume { node })),
+            Kind::Pauses | Kind::Jumps => faults.extend((1..=nodes).map(|node| Fault::Resume { node })),
+            Kind::Errors | Kind::Rot | Kind::Members => {
+                faults.extend((1..=nodes).flat_map(|node| [Fault::MendDisk { node }, Fault::Restart { node }]));
+            }
             Kind::Disks => faults.extend((1..=nodes).map(|node| Fault::MendDisk { node })),
             Kind::Clocks => {
                 for node in 1..=nodes {
@@ -317,6 +400,13 @@ impl Draft {
                 Kind::Pauses => self.draw_pause(random, at),
                 Kind::Clocks => self.draw_clock(random, at, limits),
                 Kind::Disks => self.draw_disk(random, at),
+                Kind::Errors => self.draw_error(random, at),
+                Kind::Rot => {
+                    let fault = Fault::Rot { node: self.node(random), down: random.chance(700) };
+                    self.add(at, fault);
+                }
+                Kind::Members => self.draw_member(random, at),
+                Kind::Jumps => self.draw_jump(random, at),
                 Kind::Weather => {
                     let weather = draw_weather(random, true);
                     self.add(at, Fault::Weather(Box::new(weather)));
@@ -381,6 +471,39 @@ impl Draft {
         }
     }
 
+    fn draw_error(&mut self, random: &mut Random, at: Micros) {
+        let node = self.node(random);
+        let fault = match random.index(3) {
+            0 => Fault::FailWrite { node },
+            1 => Fault::FailSync { node },
+            _ => Fault::FillDisk { node, bytes: random.below(128 << 10) },
+        };
+        self.add(at, fault);
+        let mended = at + span(random, 100 * MILLISECOND..=20 * SECOND);
+        self.add(mended, Fault::MendDisk { node });
+        self.add(mended + span(random, MILLISECOND..=5 * SECOND), Fault::Restart { node });
+    }
+
+    fn draw_member(&mut self, random: &mut Random, at: Micros) {
+        let node = self.node(random);
+        let fault = match random.index(5) {
+            0 | 1 => Fault::HandOver { node },
+            2 => Fault::Remove { node },
+            _ => Fault::Wipe { node },
+        };
+        self.add(at, fault);
+    }
+
+    fn draw_jump(&mut self, random: &mut Random, at: Micros) {
+        let node = self.node(random);
+        if random.chance(500) {
+            self.add(at, Fault::ClockJump { node, by_us: span(random, 10 * MILLISECOND..=60 * SECOND) });
+        } else {
+            self.add(at, Fault::Suspend { node });
+            self.add(at + span(random, 20 * MILLISECOND..=15 * SECOND), Fault::Resume { node });
+        }
+    }
+
     fn draw_disk(&mut self, random: &mut Random, at: Micros) {
         let node = self.node(random);
         if random.chance(500) {
@@ -422,6 +545,18 @@ impl fmt::Display for Fault {
             Fault::SlowDisk { node, factor } => write!(formatter, "disk of node {node} is slower by {factor}"),
             Fault::StallDisk { node } => write!(formatter, "disk of node {node} stalls"),
             Fault::MendDisk { node } => write!(formatter, "disk of node {node} is mended"),
+            Fault::FailWrite { node } => write!(formatter, "the next write of node {node} fails"),
+            Fault::FailSync { node } => write!(formatter, "the next sync of node {node} fails"),
+            Fault::FillDisk { node, bytes } => write!(formatter, "disk of node {node} has room for {bytes} bytes"),
+            Fault::Rot { node, down: true } => {
+                write!(formatter, "a bit flips on the disk of node {node}, which is down")
+            }
+            Fault::Rot { node, down: false } => write!(formatter, "a bit flips on the disk of node {node}"),
+            Fault::Wipe { node } => write!(formatter, "node {node} loses its disk and is replaced"),
+            Fault::Remove { node } => write!(formatter, "node {node} is removed, and joins anew"),
+            Fault::HandOver { node } => write!(formatter, "node {node} shall lead"),
+            Fault::ClockJump { node, by_us } => write!(formatter, "clock of node {node} jumps ahead by {by_us} us"),
+            Fault::Suspend { node } => write!(formatter, "suspend node {node}"),
         }
     }
 }
@@ -460,7 +595,8 @@ mod tests {
     fn plans() -> impl Iterator<Item = Plan> {
         (0..300).map(|seed| {
             let nodes = [1, 2, 3, 5, 7][seed as usize % 5];
-            Plan::draw(&Random::new(seed), nodes, 2 * MINUTE, &Limits::default())
+            let limits = Limits { clocks_jump: seed % 3 == 0, ..Limits::default() };
+            Plan::draw(&Random::new(seed), nodes, 2 * MINUTE, &limits)
         })
     }
 
@@ -494,6 +630,9 @@ mod tests {
             assert!(seen.contains(name), "{name}");
         }
         for name in ["Pause", "Resume", "ClockDrift", "ClockSkew", "SlowDisk", "StallDisk", "MendDisk"] {
+            assert!(seen.contains(name), "{name}");
+        }
+        for name in ["FailWrite", "FailSync", "FillDisk", "Rot", "Wipe", "Remove", "HandOver", "ClockJump", "Suspend"] {
             assert!(seen.contains(name), "{name}");
         }
     }

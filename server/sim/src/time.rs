@@ -105,6 +105,18 @@ impl NodeClock {
         at
     }
 
+    /// Lets the monotonic clock jump ahead by this much.
+    pub fn jump(&mut self, by: Micros) {
+        self.monotonic_then += by;
+    }
+
+    /// Lets the monotonic clock go on from what it showed at `then`: it stood still since. NB: it goes back from what it would show,
+    /// so nobody may have looked at it meanwhile.
+    pub fn stood_still_since(&mut self, then: Micros, now: Micros) {
+        self.monotonic_then = self.monotonic(then);
+        self.since = now;
+    }
+
     /// Lets the monotonic clock gain this many microseconds a second from now on; negative: lose.
     ///
     /// # Panics

@@ -319,7 +319,7 @@ fn campaign(bug: Bug, words: &[&str]) -> (Totals, String) {
 
 #[test]
 fn right_database_passes_and_every_run_repeats() {
-    let (totals, output) = campaign(Bug::None, &["--seeds", "0..40", "--minutes", "1", "--twice"]);
+    let (totals, output) = campaign(Bug::None, &["--seeds", "0..40", "--sim-minutes", "1", "--twice"]);
     assert_eq!(totals.exit_code(), 0, "{output}");
     let operations = totals.operations;
     assert!(operations.answered > 10_000 && operations.unknown > 100 && operations.failed > 100, "{output}");
@@ -329,7 +329,7 @@ fn right_database_passes_and_every_run_repeats() {
 /// Says how many of some seeds find a bug, and that the findings read like this.
 #[track_caller]
 fn finds(bug: Bug, words: &str) {
-    let (totals, output) = campaign(bug, &["--seeds", "0..40", "--minutes", "1", "--nodes", "3"]);
+    let (totals, output) = campaign(bug, &["--seeds", "0..40", "--sim-minutes", "1", "--nodes", "3"]);
     assert!(totals.failed_seeds.len() >= 10, "{bug:?} was found by {:?} only", totals.failed_seeds);
     assert!(output.contains(words), "{output}");
 }

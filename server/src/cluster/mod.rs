@@ -11,13 +11,17 @@
 
 mod address;
 mod members;
+mod pace;
 pub mod route;
+mod starts;
 mod topology;
 mod view;
 
 pub use address::Address;
 pub use members::{Member, Members, MembersError, NODES_MAX};
-pub use topology::{GroupView, NodeView, Topology};
+pub use pace::Pace;
+pub use starts::{PromiseLost, Start, Starts};
+pub use topology::{GroupView, LinkView, NodeView, Topology, Traffic};
 pub use view::SlotRange;
 
 #[cfg(test)]

@@ -41,6 +41,32 @@ pub struct GroupView {
     pub matched: Vec<(NodeId, u64)>,
 }
 
+/// One connection between this node and another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkView {
+    /// The other node.
+    pub node: NodeId,
+    /// Whether this node made it and sends on it; otherwise the other one did.
+    pub outgoing: bool,
+    /// Since when it is there, in milliseconds since the epoch.
+    pub since_ms: u64,
+    /// Bytes that wait to be sent on it.
+    pub queued_bytes: u64,
+}
+
+/// What this node sends to the others and hears of them. Published a few times a second.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// The connections that are there now, by ascending node, the outgoing ones first.
+    pub links: Vec<LinkView>,
+    /// Messages queued for peers since the start.
+    pub sent_messages: u64,
+    /// Messages that came from peers since the start.
+    pub received_messages: u64,
+    /// Messages for peers that were dropped since the start: no connection, a full queue, or too large.
+    pub dropped_messages: u64,
+}
+
 /// The cluster as this node believes it to be. Published whole; readers keep what they got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {

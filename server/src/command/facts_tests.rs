@@ -12,7 +12,7 @@ const FACTS: &str = include_str!("../../tests/redis_facts.tsv");
 const PARTIAL: [&str; 1] = ["function|"];
 
 /// Commands of ours that Redis 7.0 doesn't have.
-const OURS: [&str; 11] = [
+const OURS: [&str; 12] = [
     "cad",
     "cas",
     "client|no-touch",
@@ -24,6 +24,7 @@ const OURS: [&str; 11] = [
     "holdfast|nodes",
     "holdfast|remove-node",
     "holdfast|transfer-leader",
+    "holdfast|verify",
 ];
 
 /// A write in Redis; here it has nothing to write, and must not be logged.

@@ -94,8 +94,10 @@ pub(super) fn info(context: &mut ConnContext<'_>) {
     line("cluster_size", owners.len() as u64);
     line("cluster_current_epoch", topology.epoch());
     line("cluster_my_epoch", epoch_of(&topology, topology.me));
-    line("cluster_stats_messages_sent", 0);
-    line("cluster_stats_messages_received", 0);
+    let traffic = context.node.traffic();
+    line("cluster_stats_messages_sent", traffic.sent_messages);
+    line("cluster_stats_messages_received", traffic.received_messages);
+    line("cluster_stats_messages_dropped", traffic.dropped_messages);
     line("total_cluster_links_buffer_limit_exceeded", 0);
     let state = if served == usize::from(SLOT_COUNT) { "ok" } else { "fail" };
     context.reply.verbatim("txt", &format!("cluster_enabled:1\r\ncluster_state:{state}\r\n{text}"));
@@ -268,26 +270,29 @@ fn write_shard_node(reply: &mut Reply, topology: &Topology, group: &GroupView, n
     reply.bulk(health.as_bytes());
 }
 
-/// The nodes that are heard. What Redis counts of each link (its age, its buffers) isn't counted here: 0.
+/// The connections between this node and others: as in Redis, but that each pair of nodes has two in each direction, one for
+/// what is urgent and one for what is large. What waits to be sent is all the memory that a connection holds.
 pub(super) fn links(context: &mut ConnContext<'_>) {
     let Some(topology) = topology(context) else { return };
-    let peers: Vec<&NodeView> = topology.nodes.iter().filter(|node| node.id != topology.me && node.connected).collect();
+    let traffic = context.node.traffic();
     let reply = &mut *context.reply;
-    reply.array(peers.len());
-    for node in peers {
+    reply.array(traffic.links.len());
+    for link in &traffic.links {
         reply.map(6);
         reply.bulk(b"direction");
-        reply.bulk(b"from");
+        reply.bulk(if link.outgoing { b"to" } else { b"from" });
         reply.bulk(b"node");
-        reply.bulk(topology.name_of(node.id).as_bytes());
+        reply.bulk(topology.name_of(link.node).as_bytes());
         reply.bulk(b"create-time");
-        reply.int(0);
+        reply.int(link.since_ms as i64);
         reply.bulk(b"events");
-        reply.bulk(b"r");
+        // Who dialed sends, and who was dialed reads; a writer waits for the socket only while something is queued.
+        let events: &[u8] = if !link.outgoing || link.queued_bytes == 0 { b"r" } else { b"rw" };
+        reply.bulk(events);
         reply.bulk(b"send-buffer-allocated");
-        reply.int(0);
+        reply.int(link.queued_bytes as i64);
         reply.bulk(b"send-buffer-used");
-        reply.int(0);
+        reply.int(link.queued_bytes as i64);
     }
 }
 
@@ -320,7 +325,7 @@ pub(super) fn help(context: &mut ConnContext<'_>) {
         "KEYSLOT <key>",
         "    The slot of <key>.",
         "LINKS",
-        "    The nodes that this node hears from.",
+        "    The connections between this node and the others.",
         "MYID",
         "    The id of this node.",
         "MYSHARDID",
@@ -348,6 +353,8 @@ pub(super) fn holdfast_help(context: &mut ConnContext<'_>) {
         "    Removes a node, by its number. Answers when it is gone: 1, or 0 if it was gone before.",
         "TRANSFER-LEADER [<node>]",
         "    Hands leadership to <node>, or to the one that is furthest. Answers the number of the new leader.",
+        "VERIFY",
+        "    Has all replicas hash what they hold at one index, and compares. One that differs from the majority is rebuilt.",
         "HELP",
         "    This text.",
     ]);

@@ -1,7 +1,7 @@
 //! What clients and tools see of a cluster, in the shapes of Redis 7.0.
 
 use super::tests::Client;
-use crate::cluster::{Topology, three_nodes};
+use crate::cluster::{LinkView, Topology, Traffic, three_nodes};
 use crate::node::{ShardFigures, test_node};
 use crate::resp::Value;
 use crate::settings::Settings;
@@ -185,8 +185,33 @@ fn identities_are_those_of_the_list() {
     let mut client = client(&topology);
     assert_eq!(client.text("CLUSTER MYID"), topology.name_of(2));
     assert_eq!(client.text("CLUSTER MYSHARDID"), topology.shard_name_of(&topology.groups[0]));
-    assert_eq!(elements(client.value("CLUSTER LINKS")).len(), 3);
+    assert!(elements(client.value("CLUSTER LINKS")).is_empty(), "nobody is connected");
     client.check(&[("CLUSTER KEYSLOT foo", ":12182\r\n"), ("CLUSTER SAVECONFIG", "+OK\r\n")]);
+}
+
+#[test]
+fn links_are_listed_with_their_age_and_queue() {
+    let (topology, node) = (follower(), test_node(Settings::default()));
+    node.publish_topology(Arc::new(topology.clone()));
+    let link = |outgoing, queued_bytes| LinkView { node: 3, outgoing, since_ms: 5000, queued_bytes };
+    let links = vec![link(true, 70), link(false, 0)];
+    node.publish_traffic(Traffic { links, sent_messages: 7, received_messages: 8, dropped_messages: 9 });
+    let mut client = Client::of(&node);
+    let line = |direction: &str, events: &str, queued: u64| {
+        let name = topology.name_of(3);
+        format!(
+            "*12\r\n$9\r\ndirection\r\n${}\r\n{direction}\r\n$4\r\nnode\r\n$40\r\n{name}\r\n$11\r\ncreate-time\r\n:5000\r\n\
+             $6\r\nevents\r\n${}\r\n{events}\r\n$21\r\nsend-buffer-allocated\r\n:{queued}\r\n\
+             $16\r\nsend-buffer-used\r\n:{queued}\r\n",
+            direction.len(),
+            events.len(),
+        )
+    };
+    assert_eq!(client.send("CLUSTER LINKS"), format!("*2\r\n{}{}", line("to", "rw", 70), line("from", "r", 0)));
+    let info = client.text("CLUSTER INFO");
+    for (figure, count) in [("sent", 7), ("received", 8), ("dropped", 9)] {
+        assert!(info.contains(&format!("cluster_stats_messages_{figure}:{count}\r\n")), "{info}");
+    }
 }
 
 #[test]

@@ -28,14 +28,18 @@
 //!
 //! Next on the data path: `engine/src/wal/writer.rs`.
 
+mod alive;
 mod open;
 mod snapshot;
+mod starts;
 
 pub use open::{ClusterIdentity, HostOptions, OpenError, Opened};
-pub use snapshot::{Incoming, SnapshotChunks};
+pub use snapshot::{Incoming, SnapshotChunks, is_next_chunk};
 
-use crate::cluster::Members;
-use crate::replica::{MembershipStep, Replica};
+use crate::cluster::{Member, Members, NodeId, Pace};
+use crate::defects::{self, Defect};
+use crate::replica::{HashJob, MembershipStep, Replica, StateHash};
+use alive::Alive;
 use holdfast_engine::folder::DataFolder;
 use holdfast_engine::ledger::{Category, Ledger};
 use holdfast_engine::log::{HardState, LogEntry, LogStore};
@@ -49,6 +53,7 @@ use holdfast_raft::{
     StepError, WriteBatch,
 };
 use open::{entry_from_disk, kind_to_disk};
+use starts::StartBook;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,6 +95,12 @@ pub struct Outputs {
     pub installs: Vec<GroupId>,
     /// New terms, roles and leaders.
     pub roles: Vec<(GroupId, RoleState)>,
+    /// Nodes that are to be shown that this one lives: [`Host::beat`] over there.
+    pub beats: Vec<NodeId>,
+    /// Nodes whose disks lost what they had acknowledged, this one perhaps among them.
+    pub promises_lost: Vec<(GroupId, NodeId)>,
+    /// Hashes of the state, to be sent to the leader.
+    pub state_hashes: Vec<(GroupId, NodeId, StateHash)>,
 }
 
 /// A write of Raft's that is part of a batch.
@@ -142,10 +153,16 @@ pub struct Host {
     installing: Vec<Received>,
     /// Indexes of snapshots that are being sent: the log is kept from there on.
     sending: Vec<(GroupId, u64)>,
+    /// Stands in for the heartbeats of groups that sleep.
+    alive: Alive,
     /// Why nothing is written any more.
     fault: Option<String>,
     /// The node was removed from its cluster.
     retired: bool,
+    /// The newest starts of other nodes, and this node's.
+    starts: StartBook,
+    /// What leases rest on.
+    pace: Pace,
 }
 
 /// A group's log as the Raft core reads it.
@@ -242,7 +259,8 @@ impl Host {
         }
     }
 
-    /// Stands for no election and hears no leader any more: the node was removed from its cluster.
+    /// Stands for no election and hears no leader any more: the node was removed from its cluster, or its folder is not the one that
+    /// made its promises.
     pub fn retire(&mut self) {
         self.retired = true;
     }
@@ -260,6 +278,7 @@ impl Host {
                 continue;
             }
             replica.raft.tick(now);
+            replica.tick_checks(now);
             // NB: what is under way already refuses these; they are looked at again with the next tick.
             match replica.membership_step() {
                 Some(MembershipStep::Change(change)) => {
@@ -271,11 +290,14 @@ impl Host {
                 None => {}
             }
         }
+        if !self.retired {
+            self.alive.tick(now, &mut self.replicas);
+        }
     }
 
-    /// When [`Host::tick`] next has something to do.
-    pub fn next_deadline(&self) -> Option<u64> {
-        self.replicas.iter().filter_map(|replica| replica.raft.next_deadline()).min()
+    /// Another node shows that it lives.
+    pub fn beat(&mut self, now: u64, from: NodeId) {
+        self.alive.heard(now, from);
     }
 
     /// A message of a peer arrived. Read the clock for `now` after it came.
@@ -289,12 +311,15 @@ impl Host {
         let Some(place) = self.place(group) else { return Ok(()) };
         if let MessageBody::Snapshot { meta } = &message.body {
             let at = (group, meta.index, meta.term);
-            let here = self.received.iter().any(|r| (r.group, r.header.applied.index, r.header.applied.term) == at);
+            let any = defects::has(Defect::SnapshotOfAnotherIndex) && self.received.iter().any(|r| r.group == group);
+            let is_at = |r: &Received| (r.group, r.header.applied.index, r.header.applied.term) == at;
+            let here = any || self.received.iter().any(is_at);
             if !here {
                 // Its data got lost on the way; the sender finds out and sends another.
                 return Ok(());
             }
         }
+        self.alive.heard(now, message.from);
         let stepped = self.replicas[place].raft.step(now, message);
         if let Err(error @ StepError::Diverged { .. }) = &stepped {
             self.halt(&format!("group {group} differs from its leader: {error}"));
@@ -319,8 +344,14 @@ impl Host {
         if self.fault.is_some() {
             return Ok(false);
         }
-        let mut progressed = false;
+        let mut progressed = self.alive.is_due();
+        outputs.beats.extend(self.alive.take_due());
         for place in 0..self.replicas.len() {
+            let replica = &mut self.replicas[place];
+            for (to, hash) in replica.check.outbox.drain(..) {
+                outputs.state_hashes.push((replica.group, to, hash));
+                progressed = true;
+            }
             if !self.replicas[place].raft.has_ready() {
                 continue;
             }
@@ -348,6 +379,7 @@ impl Host {
         outputs.reads_dropped.extend(ready.reads_dropped.into_iter().map(|context| (group, context)));
         outputs.snapshots.extend(ready.snapshots.into_iter().map(|need| (group, need)));
         outputs.roles.extend(ready.role.map(|role| (group, role)));
+        outputs.promises_lost.extend(ready.promises_lost.into_iter().map(|node| (group, node)));
         if let Some(write) = ready.write {
             if write.snapshot.is_some() {
                 outputs.installs.push(group);
@@ -493,7 +525,10 @@ impl Host {
         let at = self
             .received
             .iter()
-            .position(|received| received.group == group && received.header.applied.index == meta.index)
+            .position(|received| {
+                let same = received.header.applied.index == meta.index;
+                received.group == group && (same || defects::has(Defect::SnapshotOfAnotherIndex))
+            })
             .ok_or_else(|| format!("the snapshot of group {group} at {} is gone", meta.index))?;
         let received = &self.received[at];
         let members = Members::decode(&received.header.conf_state).map_err(|error| error.to_string())?;
@@ -501,9 +536,13 @@ impl Host {
             return Err(format!("a snapshot of group {group} names another membership than its leader"));
         }
         // NB: above every incarnation that an entry up to the snapshot's began, below any that a later one will.
-        let incarnation = meta.index << INCARNATION_OP_BITS;
+        // The state that is replaced may be of the same index.
+        let incarnation = (meta.index << INCARNATION_OP_BITS).max(replica.table.incarnation() + 1);
         let job = replica.table.install(&received.header, incarnation).map_err(|error| error.to_string())?;
         let path = received.path.clone();
+        if defects::has(Defect::LogCutBeforeSnapshot) {
+            self.log.reset(group, meta.index, meta.term);
+        }
         // NB: from here on the next one that arrives leaves it alone.
         self.installing.push(self.received.swap_remove(at));
         Ok((job, path))
@@ -581,6 +620,57 @@ impl Host {
         &self.vfs
     }
 
+    // ---- checks of the state ---------------------------------------------------------------------------------------
+
+    /// A state to be hashed, if a check began: run it anywhere, then call [`Host::finish_hash`]. Newer ones take the place of older ones.
+    pub fn take_hash_job(&mut self) -> Option<HashJob> {
+        self.replicas.iter_mut().find_map(Replica::take_hash_job)
+    }
+
+    /// A state was hashed.
+    pub fn finish_hash(&mut self, group: GroupId, index: u64, done: Result<u128, Error>) {
+        if let Some(replica) = self.replica_mut(group) {
+            replica.finish_hash(index, done);
+        }
+    }
+
+    /// A replica says what it found.
+    pub fn learn_hash(&mut self, from: NodeId, group: GroupId, found: StateHash) {
+        if let Some(replica) = self.replica_mut(group) {
+            replica.learn_hash(from, found);
+        }
+    }
+
+    // ---- recovery --------------------------------------------------------------------------------------------------
+
+    /// Makes this node the only one that its group and its list of members know, durably: the others are lost. Everything that the log
+    /// holds must be applied.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn become_alone(&mut self, me: Member) -> Result<(), Error> {
+        let id = self.data().raft().id();
+        let start = self.starts().present();
+        let replica = self.data_mut();
+        replica.become_alone(id, me, start);
+        let synced_index = replica.synced_index;
+        replica.table.flush_unchanged();
+        replica.table.maintain(0, synced_index)?;
+        self.tables.wait_idle()?;
+        self.data_mut().table.maintain(0, synced_index)?;
+        let left = self.data().table.stats().frozen_bytes;
+        if left > 0 {
+            let detail = format!("{left} bytes did not reach the store");
+            return Err(Error::Store { path: self.dir.clone(), detail });
+        }
+        Ok(())
+    }
+
+    /// The folder, to change what it says of itself.
+    pub fn folder_mut(&mut self) -> &mut DataFolder {
+        &mut self.folder
+    }
+
     // ---- upkeep ----------------------------------------------------------------------------------------------------
 
     /// Freezes, flushes, compacts and recycles as far as is due. `clock_ms` is the wall clock.
@@ -637,7 +727,8 @@ impl Host {
     fn kept_from(&self, place: usize, durable: u64) -> u64 {
         let replica = &self.replicas[place];
         let log_bytes = self.log.log_bytes();
-        let mut keep = durable;
+        let ahead = defects::has(Defect::LogCutAheadOfStore);
+        let mut keep = if ahead { replica.applied().index } else { durable };
         if log_bytes < self.log_bytes_max / 2 {
             keep = keep.min(replica.raft.slowest_matched());
         }

@@ -1,7 +1,9 @@
 //! Bringing a host up: the log's recovery, the tables' bases, and each group's Raft over both.
 
 use super::Host;
-use crate::cluster::{Members, NodeId};
+use super::alive::Alive;
+use super::starts::StartBook;
+use crate::cluster::{Members, NodeId, Pace};
 use crate::replica::{DATA_GROUP, Replica};
 use holdfast_engine::GroupId;
 use holdfast_engine::folder::DataFolder;
@@ -51,8 +53,16 @@ pub struct HostOptions {
     pub election_timeout_ms: u64,
     /// How often a leader shows that it lives, in milliseconds.
     pub heartbeat_interval_ms: u64,
+    /// After how long without anything to do a group goes to sleep, in milliseconds; never for none.
+    pub sleep_after_ms: Option<u64>,
     /// Serve reads from a lease where one is held, else by a round of the quorum.
     pub lease_reads: bool,
+    /// Bytes of entries in one append message; `None`: as Raft's defaults say.
+    pub append_bytes_max: Option<usize>,
+    /// How often a leader has the replicas' states compared, in milliseconds; 0: only when asked.
+    pub state_check_interval_ms: u64,
+    /// Take all that the log holds for committed, be it agreed on or not: for the last node of a cluster that is lost.
+    pub commit_all: bool,
     /// Where random numbers start.
     pub seed: u64,
 }
@@ -118,15 +128,32 @@ impl Host {
         config.seed = options.seed ^ id.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         config.election_timeout_ms = options.election_timeout_ms;
         config.heartbeat_interval_ms = options.heartbeat_interval_ms;
+        config.sleep_after_ms = options.sleep_after_ms;
         config.lease = options.lease_reads;
+        config.append_bytes_max = options.append_bytes_max.unwrap_or(config.append_bytes_max);
         config.inflight_appends_max = INFLIGHT_APPENDS_MAX;
         // What is proposed is bounded by the connections' limits, and the driver holds writes back before followers lag by too
         // much; refusing an entry here would fail a whole turn.
         config.uncommitted_bytes_max = usize::MAX;
+        let pace = Pace {
+            election_timeout_ms: config.election_timeout_ms,
+            lease_ms: if config.lease { config.lease_ms() } else { 0 },
+            clock_drift_percent: config.clock_drift_percent,
+        };
+        let starts = StartBook::open(Arc::clone(&vfs), &folder)?;
         let mut replicas = Vec::new();
         let groups: Vec<GroupId> = log.groups().collect();
         for group in groups {
             let founder = id == FIRST_NODE;
+            if options.commit_all
+                && let Some(view) = log.group(group)
+            {
+                let state = HardState { commit: view.last_index(), ..view.hard_state() };
+                log.set_hard_state(group, state);
+                if let Some(batch) = log.seal() {
+                    log.written(writer.write(batch, now_ms)?);
+                }
+            }
             let replica = open_replica(&mut log, &mut writer, &tables, group, config.clone(), founder, now_ms)
                 .map_err(|error| located(error, &dir))?;
             replicas.push(replica);
@@ -138,6 +165,7 @@ impl Host {
             replicas,
             tables,
             ledger,
+            alive: Alive::new(options.heartbeat_interval_ms, options.election_timeout_ms),
             folder,
             identity,
             log_bytes_max,
@@ -150,8 +178,11 @@ impl Host {
             sending: Vec::new(),
             fault: None,
             retired: false,
+            starts,
+            pace,
         };
         for replica in &mut host.replicas {
+            replica.set_check_interval(options.state_check_interval_ms);
             // Alone, a replica needs nobody's leave to lead; what its log holds beyond the table commits with its first entry.
             if replica.raft.conf_state().is_sole_voter(id) {
                 replica.raft.campaign();

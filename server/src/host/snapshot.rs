@@ -6,6 +6,9 @@
 //!
 //! Both ends do blocking work: the server runs them on threads for that, the simulator inline.
 
+use crate::cluster::NodeId;
+use crate::defects::{self, Defect};
+use crate::peer::SnapshotChunk;
 use holdfast_engine::snapshot::{SnapshotEncoder, SnapshotFile, SnapshotHeader};
 use holdfast_engine::table::View;
 use holdfast_engine::vfs::{SharedVfs, VfsFile, create_dir_durably};
@@ -41,6 +44,13 @@ impl SnapshotChunks {
         send(encoder.finish(), true);
         Ok(())
     }
+}
+
+/// Whether a chunk continues a transfer: it comes from the same sender, is of the same transfer, and begins where the last one ended.
+/// Chunks of a transfer that was given up may still be on their way when the next has begun.
+pub fn is_next_chunk((sender, transfer, offset): (NodeId, u64, u64), from: NodeId, chunk: &SnapshotChunk) -> bool {
+    let same = (sender, transfer, offset) == (from, chunk.transfer, chunk.offset);
+    same || (defects::has(Defect::StaleSnapshotChunk) && sender == from && chunk.offset > 0)
 }
 
 /// A snapshot that is being received.

@@ -29,7 +29,7 @@ pub(crate) use published::Published;
 pub use slowlog::{SlowLog, SlowLogEntry};
 pub use stats::{COMMAND_IDS_MAX, CommandCounts, Counters, RateFigures, Stats, StatsBatch};
 
-use crate::cluster::Topology;
+use crate::cluster::{Topology, Traffic};
 use crate::settings::Settings;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -73,6 +73,7 @@ pub struct Node {
     sources: RwLock<Vec<Arc<dyn InfoSource>>>,
     log_level_hook: RwLock<Option<Hook>>,
     published: RwLock<Option<Arc<Published>>>,
+    traffic: RwLock<Arc<Traffic>>,
     stop: watch::Sender<bool>,
 }
 
@@ -108,6 +109,7 @@ impl Node {
             sources: RwLock::default(),
             log_level_hook: RwLock::default(),
             published: RwLock::default(),
+            traffic: RwLock::default(),
             stop,
         })
     }
@@ -199,6 +201,16 @@ impl Node {
     pub fn publish_topology(&self, topology: Arc<Topology>) {
         let mut place = self.published.write().unwrap_or_else(PoisonError::into_inner);
         *place = Some(Arc::new(Published::new(topology, place.as_deref())));
+    }
+
+    /// Replaces what is known of the connections to peers.
+    pub fn publish_traffic(&self, traffic: Traffic) {
+        *self.traffic.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(traffic);
+    }
+
+    /// The connections to peers as they were a moment ago; empty on a node that is alone.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn published(&self) -> Option<Arc<Published>> {

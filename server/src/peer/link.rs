@@ -6,6 +6,7 @@ use crate::cluster::{Address, NodeId};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Figures of the traffic with one node since it became a peer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +42,7 @@ struct Addresses {
 #[derive(Debug)]
 struct Inbound {
     serial: u64,
+    since: Instant,
     /// Tells its task to end.
     end: Rc<Notify>,
 }
@@ -155,7 +157,11 @@ impl Link {
     /// Registers a connection from the node, in place of an older one of the lane.
     pub(super) fn add_inbound(&self, lane: Lane, serial: u64) -> Rc<Notify> {
         let end = Rc::new(Notify::new());
-        let older = self.inbound.borrow_mut()[place(lane)].replace(Inbound { serial, end: Rc::clone(&end) });
+        let older = self.inbound.borrow_mut()[place(lane)].replace(Inbound {
+            serial,
+            since: Instant::now(),
+            end: Rc::clone(&end),
+        });
         if let Some(older) = older {
             older.end.notify_one();
         }
@@ -165,6 +171,14 @@ impl Link {
     /// Whether the node is connected to this one.
     pub(super) fn has_inbound(&self) -> bool {
         self.inbound.borrow().iter().any(Option::is_some)
+    }
+
+    /// The connections that are there: whether this node made it, since when, and what waits to be sent.
+    pub(super) fn connections(&self) -> Vec<(bool, Instant, usize)> {
+        let made = [&self.control, &self.bulk].into_iter();
+        let outgoing = made.filter_map(|wire| wire.since().map(|since| (true, since, wire.queued_bytes())));
+        let inbound = self.inbound.borrow();
+        outgoing.chain(inbound.iter().flatten().map(|inbound| (false, inbound.since, 0))).collect()
     }
 
     /// Takes a connection from the list, unless a newer one has its place.

@@ -73,6 +73,7 @@ pub(super) struct Wire {
 #[derive(Debug)]
 struct Open {
     stream: Rc<TcpStream>,
+    since: Instant,
     output: Output,
     /// The task goes on with writing: the socket is full, or there was enough for one turn.
     waiting: bool,
@@ -95,6 +96,11 @@ impl Wire {
 
     pub(super) fn is_open(&self) -> bool {
         self.open.borrow().is_some()
+    }
+
+    /// Since when the connection is there.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.open.borrow().as_ref().map(|open| open.since)
     }
 
     pub(super) fn queued_bytes(&self) -> usize {
@@ -126,8 +132,14 @@ impl Wire {
 
     pub(super) fn install(&self, stream: Rc<TcpStream>) {
         let output = Output::new();
-        *self.open.borrow_mut() =
-            Some(Open { stream, output, waiting: false, progress: Instant::now(), failure: None });
+        *self.open.borrow_mut() = Some(Open {
+            stream,
+            since: Instant::now(),
+            output,
+            waiting: false,
+            progress: Instant::now(),
+            failure: None,
+        });
     }
 
     pub(super) fn remove(&self) {

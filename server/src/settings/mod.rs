@@ -21,7 +21,7 @@ mod page;
 mod parse;
 mod table;
 
-pub use load::{ClusterPlan, Launch, SettingsError, load, load_launch};
+pub use load::{ClusterPlan, Launch, RecoverPlan, SettingsError, load, load_launch};
 pub use parse::{format_bytes, parse_bytes};
 pub use table::{Change, Setting, all};
 
@@ -138,7 +138,12 @@ pub struct Settings {
     pub peer_port: u16,
     pub announce_host: String,
     pub election_timeout_ms: u64,
+    /// 0 for never.
+    pub sleep_after_ms: u64,
     pub lease_reads: bool,
+    /// Whether READONLY connections read what is true now, instead of what a replica happens to have.
+    pub fresh_replica_reads: bool,
+    pub state_check_interval_seconds: u64,
     pub slowlog_log_slower_than_us: i64,
     pub slowlog_max_len: usize,
     pub log_level: LogLevel,
@@ -172,7 +177,10 @@ impl Default for Settings {
             peer_port: 0,
             announce_host: String::new(),
             election_timeout_ms: 0,
+            sleep_after_ms: 30_000,
             lease_reads: true,
+            fresh_replica_reads: false,
+            state_check_interval_seconds: 0,
             slowlog_log_slower_than_us: 0,
             slowlog_max_len: 0,
             log_level: LogLevel::Info,

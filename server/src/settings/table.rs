@@ -359,6 +359,19 @@ const ALL: &[Setting] = &[
         get: |settings| settings.election_timeout_ms.to_string(),
     },
     Setting {
+        name: "sleep-after",
+        placeholder: "MILLISECONDS",
+        default: "30000",
+        change: Change::AtStart,
+        help: "In a cluster, after how long without reads and writes a group stops its heartbeats and leaves it to the nodes \
+               to see that they live, up to an hour; 0 for never. The next read takes a round trip",
+        set: |settings, text| {
+            settings.sleep_after_ms = number_within(text, 0, 3_600_000)? as u64;
+            Ok(())
+        },
+        get: |settings| settings.sleep_after_ms.to_string(),
+    },
+    Setting {
         name: "reads",
         placeholder: "MODE",
         default: "lease",
@@ -371,6 +384,32 @@ const ALL: &[Setting] = &[
             Ok(())
         },
         get: |settings| if settings.lease_reads { "lease" } else { "quorum" }.to_owned(),
+    },
+    Setting {
+        name: "replica-reads",
+        placeholder: "MODE",
+        default: "stale",
+        change: Change::AtStart,
+        help: "In a cluster, what connections that have said READONLY read on a node that does not lead. stale: what it has, \
+               which may be old, as in Redis; linearizable: what is true now, for a question to the leader",
+        set: |settings, text| {
+            settings.fresh_replica_reads = choice(text, &[("stale", false), ("linearizable", true)])?;
+            Ok(())
+        },
+        get: |settings| if settings.fresh_replica_reads { "linearizable" } else { "stale" }.to_owned(),
+    },
+    Setting {
+        name: "state-check-interval",
+        placeholder: "SECONDS",
+        default: "3600",
+        change: Change::AtStart,
+        help: "In a cluster, how often the leader has all replicas hash what they hold, in the background, and compares: one that \
+               differs from the majority is reported and rebuilt. 0: only when asked (HOLDFAST VERIFY)",
+        set: |settings, text| {
+            settings.state_check_interval_seconds = number_within(text, 0, i64::from(i32::MAX))? as u64;
+            Ok(())
+        },
+        get: |settings| settings.state_check_interval_seconds.to_string(),
     },
     Setting {
         name: "slowlog-log-slower-than",

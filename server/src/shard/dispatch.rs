@@ -9,9 +9,8 @@
 
 use super::Shard;
 use super::conn::{ConnKey, Hold, Wanted};
-use super::membership::REMOVED;
 use super::turn::Client;
-use crate::cluster::route::{Standing, route};
+use crate::cluster::route::{Route, Standing, route};
 use crate::command::{self, CommandSpec, Connection, Handler, Needs, flag};
 use crate::connection::{self, ConnContext, NOAUTH, Outcome};
 use crate::replica::Resident;
@@ -48,6 +47,9 @@ enum Place {
     Here,
     /// Here, from what a replica knows: the client said READONLY.
     Replica,
+    /// Here, once the replica has applied what its leader names: the client said READONLY, and the settings say that it
+    /// shall read what is true now.
+    Follower,
     /// Not here; the text says where, or why not.
     Elsewhere(String),
 }
@@ -56,8 +58,8 @@ impl Shard {
     /// Whether this node answers a command about keys.
     fn place_of(&self, place: usize, spec: &'static CommandSpec, args: &[&[u8]]) -> Place {
         let Some(topology) = self.topology() else { return Place::Here };
-        if self.is_removed() && (spec.is_read() || spec.is_write()) {
-            return Place::Elsewhere(REMOVED.to_owned());
+        if let Some(text) = self.parted().filter(|_| spec.is_read() || spec.is_write()) {
+            return Place::Elsewhere(text.to_owned());
         }
         let leads = self.leads();
         // NB: a halted replica may hold half of an entry: it shows nothing any more.
@@ -65,7 +67,9 @@ impl Shard {
         let standing = Standing { read_only };
         match route(topology, spec, args, standing, |_| leads).error() {
             None if leads => Place::Here,
-            None => Place::Replica,
+            None if !self.node.settings.fresh_replica_reads => Place::Replica,
+            None if self.host.data().raft().role_state().leader.is_some() => Place::Follower,
+            None => Place::Elsewhere(Route::ClusterDown.to_string()),
             Some(text) => Place::Elsewhere(text.into_owned()),
         }
     }
@@ -116,8 +120,8 @@ impl Shard {
                     return self.hold(place, Hold::Paused);
                 }
                 match self.place_of(place, spec, args) {
-                    Place::Here if spec.is_read() && !self.may_read(place) => return false,
-                    Place::Here | Place::Replica => {}
+                    Place::Here | Place::Follower if spec.is_read() && !self.may_read(place) => return false,
+                    Place::Here | Place::Replica | Place::Follower => {}
                     Place::Elsewhere(text) => return self.refuse(place, &text),
                 }
                 self.run_special(place, spec, special, args);
@@ -139,9 +143,11 @@ impl Shard {
         if self.awaits_successor() {
             return self.hold(place, Hold::Paused);
         }
-        let replica = match self.place_of(place, spec, args) {
-            Place::Here => false,
-            Place::Replica => true,
+        // Whether it is no leader that answers, and whether it must be made sure first that it knows all.
+        let (replica, fresh) = match self.place_of(place, spec, args) {
+            Place::Here => (false, true),
+            Place::Replica => (true, false),
+            Place::Follower => (true, true),
             Place::Elsewhere(text) => return self.refuse(place, &text),
         };
         let joins = writes || self.conns[place].pending > 0;
@@ -149,7 +155,7 @@ impl Shard {
             return self.hold(place, Hold::Paused);
         }
         // A replica can't move the group's time: it shows what it knows.
-        let clock_ms = if replica { self.host.data().time_ms() } else { self.clock_ms };
+        let clock_ms = if fresh { self.clock_ms } else { self.host.data().time_ms() };
         let needs = spec.needs(args);
         let Seen { missing, needs_time, fleeting, data_bytes } = self.look_at_keys(spec, args, needs, clock_ms);
         let loads = if needs == Needs::Values { data_bytes } else { 0 };
@@ -165,6 +171,15 @@ impl Shard {
             self.conns[place].wanted = Wanted { own: missing, needs, bytes_max, ahead: Vec::new() };
             return self.hold(place, Hold::Fetch);
         }
+        if needs_time && replica {
+            // A deadline has passed of which the group doesn't know yet. Only the leader can tell it.
+            let text = match self.topology().map(|topology| route(topology, spec, args, Standing::default(), |_| false))
+            {
+                Some(Route::Serve) | None => Route::ClusterDown.to_string(),
+                Some(elsewhere) => elsewhere.to_string(),
+            };
+            return self.refuse(place, &text);
+        }
         if needs_time && let Some(reason) = self.host.fault() {
             // The key's time has come, but the log can't be told so any more, and after a restart it might be there again.
             let text = format!("MISCONF {reason}");
@@ -172,7 +187,7 @@ impl Shard {
         }
         // NB: a read behind writes, or behind the group's time, waits for an entry, and needs no other word of the quorum.
         let waits = self.conns[place].pending > 0 || needs_time;
-        if !writes && !replica && !waits && !self.may_read(place) {
+        if !writes && fresh && !waits && !self.may_read(place) {
             return false;
         }
         if !writes && self.conns[place].pending > 0 {

@@ -7,6 +7,9 @@ use crate::resp::ErrorCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Names of the figures of the checks of the state in INFO.
+const CHECK_FIGURES: &[&str] = &["state_checked_index", "state_check_differing", "state_differs", "state_rebuilds"];
+
 /// Names of the log's figures in INFO, in the order in which [`Shard::publish`] sets them.
 const ENGINE_FIGURES: &[&str] = &[
     "log_bytes",
@@ -27,7 +30,8 @@ const ENGINE_FIGURES: &[&str] = &[
     "store_fetched_bytes",
     "pinned_bytes",
 ];
-const RAFT_FIGURES: &[&str] = &["term", "commit_index", "applied_index", "log_first_index", "log_last_index", "leader"];
+const RAFT_FIGURES: &[&str] =
+    &["term", "commit_index", "applied_index", "log_first_index", "log_last_index", "leader", "asleep"];
 
 /// A histogram of durations in powers of two of microseconds, with four steps to each.
 #[derive(Debug)]
@@ -82,6 +86,7 @@ pub(super) struct Metrics {
     syncs: Durations,
     gauges: Arc<ShardGauges>,
     engine: Arc<GaugeSet>,
+    checks: Arc<GaugeSet>,
     raft: Arc<GaugeSet>,
     pub(super) blocked_clients: u64,
 }
@@ -95,6 +100,7 @@ impl Metrics {
             syncs: Durations { counts: [0; 128], max_us: 0 },
             gauges: node.register_shard(),
             engine: node.register_gauges("Engine", ENGINE_FIGURES),
+            checks: node.register_gauges("State", CHECK_FIGURES),
             raft: node.register_gauges("Raft", RAFT_FIGURES),
             blocked_clients: 0,
         }
@@ -184,6 +190,9 @@ impl Shard {
             applied_index: applied,
             ..ShardFigures::default()
         });
+        let standing = replica.check_standing();
+        let checks = [standing.index, standing.differing, u64::from(standing.differs), standing.rebuilt];
+        checks.into_iter().enumerate().for_each(|(at, value)| self.metrics.checks.set(at, value));
         let syncs = &self.metrics.syncs;
         let wal = self.wal.metrics();
         let engine = [
@@ -209,7 +218,8 @@ impl Shard {
         let leader = status.role.leader.unwrap_or(0);
         // Raft counts a snapshot as applied before it is in place; those who watch a node want to know what it holds.
         let applied = replica.applied().index;
-        let raft = [status.role.term, status.commit, applied, status.first, status.last, leader];
+        let asleep = u64::from(replica.raft().is_asleep());
+        let raft = [status.role.term, status.commit, applied, status.first, status.last, leader, asleep];
         for (at, value) in engine.into_iter().enumerate() {
             self.metrics.engine.set(at, value);
         }

@@ -549,6 +549,7 @@ impl Shard {
                 self.members_changed = true;
                 return Ok(());
             }
+            InternalEffect::Checks => return Ok(()),
             InternalEffect::Unknown => {}
         }
         let spec = command::by_id(number).ok_or(EntryError::Command(number))?;

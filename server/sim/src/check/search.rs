@@ -11,7 +11,7 @@
 //!   C            ├──────────┤
 //! ```
 //!
-//! Six things keep it short. None of them loses an order that exists.
+//! Seven things keep it short. None of them loses an order that exists.
 //!
 //! - **What can change nothing is taken at once.** If a read (or a refused write) fits the present state, an order with it
 //!   here exists whenever any order from here does: moving it to the front disturbs nobody. So it is never undone for the
@@ -27,8 +27,10 @@
 //! - **A log knows its order.** Where a key is only read and appended to, the longest value that was read says in which
 //!   order the appends up to it came, so no other is tried.
 //! - **Twins** (unknown operations that do the same, such as increments by one) are used in the order of their calls.
+//! - **Values that nobody saw are one value.** If no answer and no condition names what a write stored, nobody can tell it
+//!   from what another such write stored. So writes of unknown outcome that were never seen are twins, too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::history::{Call, Outcome};
 use super::model::{ABSENT, Answer, Heard, Move, Operation, State, States, Text};
@@ -173,10 +175,11 @@ impl Search {
         if let Some(value) = longest_read_of_a_log(calls) {
             states.appends_lead_to(value);
         }
+        let unseen = Unseen::of(calls);
         let (mut known, mut hidden) = (Vec::new(), Vec::<Hidden>::new());
         let (mut entries, mut places) = (Vec::new(), vec![0]);
         for (call, record) in calls.iter().enumerate() {
-            let operation = states.operation(&record.operation);
+            let operation = states.operation(&unseen.as_one(&record.operation));
             match (&record.outcome, record.returned_at) {
                 (Outcome::Answered(answer), Some(returned_at)) => {
                     let entry = call_entry(known.len());
@@ -391,6 +394,53 @@ impl Search {
     /// After a search in vain: what the key holds after the longest order.
     pub(super) fn longest_order_value(&self) -> Option<Text> {
         self.states.value(self.best_state).cloned()
+    }
+}
+
+/// Tells the values that nobody saw from the others.
+#[derive(Debug)]
+struct Unseen<'a> {
+    /// What answers and conditions name; `None` where values grow out of each other, so that all of them may matter.
+    seen: Option<HashSet<&'a Text>>,
+    /// Stands for all values that nobody saw.
+    one: Text,
+}
+
+impl<'a> Unseen<'a> {
+    fn of(calls: &'a [Call]) -> Unseen<'a> {
+        let mut seen = HashSet::new();
+        let mut grows = false;
+        for call in calls {
+            match &call.operation {
+                Operation::CompareAndSet { expected: Some(expected), .. }
+                | Operation::CompareAndDelete { expected } => {
+                    seen.insert(expected);
+                }
+                Operation::Increment(_) | Operation::Append(_) => grows = true,
+                _ => {}
+            }
+            if let Outcome::Answered(Answer::Value(Some(value))) = &call.outcome {
+                seen.insert(value);
+            }
+        }
+        // It must be none of those that were seen.
+        let mut one = String::from("(a value that nobody saw)");
+        while seen.contains(&Text::from(&one[..])) {
+            one.push(' ');
+        }
+        Unseen { seen: (!grows).then_some(seen), one: one.as_str().into() }
+    }
+
+    /// The operation, with one and the same value in place of any that nobody saw.
+    fn as_one(&self, operation: &Operation) -> Operation {
+        let is_unseen = |value: &Text| self.seen.as_ref().is_some_and(|seen| !seen.contains(value));
+        match operation {
+            Operation::Set(value) if is_unseen(value) => Operation::Set(self.one.clone()),
+            Operation::CompareAndSet { expected, new } if is_unseen(new) => {
+                Operation::CompareAndSet { expected: expected.clone(), new: self.one.clone() }
+            }
+            other => other.clone(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use holdfast_engine::vfs::{CrashPlan, SimVfs, Survival};
 use holdfast_server::cluster::{Address, Member};
 use holdfast_server::host::Host;
 use holdfast_server::replica::DATA_GROUP;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Event;
 use super::held::Held;
@@ -28,6 +28,9 @@ const START_CHANGES: u64 = 40;
 
 /// The longest that a disk takes which does not stall.
 const DISK_SPAN_MAX: Micros = 3 * SECOND;
+
+/// What the reason for not starting ends with when rot took the last batch and nothing else.
+pub(super) const LAST_BATCH: &str = "(the last batch)";
 
 /// How the disk does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +56,18 @@ pub(super) struct Machine {
     pub(super) disk: DiskMood,
     /// A write would be done if the disk were not stalled.
     pub(super) write_due: bool,
+    /// The disk was told to return errors, or is full: it may do so until it is mended.
+    pub(super) has_bad_disk: bool,
+    /// Bits of its files are not what they were.
+    pub(super) is_rotten: bool,
+    /// Suspended since.
+    pub(super) suspended_at: Option<Micros>,
+    /// It had a place in the cluster before: an empty disk makes it no founder again.
+    was_member: bool,
     /// What the disk surely holds of the log.
     pub(super) synced: Held,
+    /// The same without the last write, of which it can't be known whether it was ever acknowledged.
+    synced_before: Held,
     /// What was sealed to be written when the machine went down last.
     sealed: Held,
     /// The folder of a machine that waits for a place in the cluster.
@@ -76,7 +89,12 @@ impl Machine {
             stopped: None,
             disk: DiskMood::Slow(1),
             write_due: false,
+            has_bad_disk: false,
+            is_rotten: false,
+            suspended_at: None,
+            was_member: false,
             synced: Held::default(),
+            synced_before: Held::default(),
             sealed: Held::default(),
             folder: None,
             vfs: SimVfs::new(),
@@ -148,7 +166,7 @@ impl Machine {
         let fresh_id = u128::from(self.number) << 64 | u128::from(self.random.next_u64());
         let mut folder = DataFolder::open(self.vfs.shared(), Path::new(DATA_DIR), fresh_id, StoreKind::Fjall)
             .map_err(|error| error.to_string())?;
-        if self.number == 1 && folder.identity().cluster == 0 {
+        if self.number == 1 && folder.identity().cluster == 0 && !self.was_member {
             folder.join_cluster(CLUSTER, 1).map_err(|error| error.to_string())?;
         }
         if folder.identity().cluster == 0 {
@@ -184,13 +202,20 @@ impl Machine {
         }
         if let Some(log) = opened.host.log().group(DATA_GROUP) {
             let found = Held::of(log);
-            check_disk(self.number, &found, &self.synced, &self.sealed)?;
+            if let Err(reason) = check_disk(self.number, &found, &self.synced, &self.sealed) {
+                // What damaged the very last batch can't be told from a crash in the middle of it.
+                let last_batch =
+                    self.is_rotten && check_disk(self.number, &found, &self.synced_before, &self.sealed).is_ok();
+                return Err(if last_batch { format!("{reason} {LAST_BATCH}") } else { reason });
+            }
+            self.synced_before = found.clone();
             self.synced = found;
         }
         let random = self.random.fork_numbered("node", self.boot);
         let node = Node::start(opened, self.member(identity.folder), settings.clone(), random, clocks)?;
         self.synced.follow_held(&node.sealed);
         self.node = Some(node);
+        self.was_member = true;
         Ok(())
     }
 
@@ -202,7 +227,10 @@ impl Machine {
         let Some(node) = self.node.as_mut().filter(|node| node.writing.is_some()) else { return false };
         node.set_clocks(clocks);
         node.disk_write();
-        self.synced.follow_held(&node.sealed);
+        if node.host.fault().is_none() {
+            self.synced_before.clone_from(&self.synced);
+            self.synced.follow_held(&node.sealed);
+        }
         true
     }
 
@@ -224,12 +252,68 @@ impl Machine {
         self.folder = None;
         self.is_up = false;
         self.stopped = None;
+        self.suspended_at = None;
         self.write_due = false;
         let plan = match crash {
             Crash::Kill => CrashPlan::killed(),
             Crash::PowerCut => self.power_cut(),
         };
         self.vfs = self.vfs.crash(plan);
+    }
+
+    // ---- what disks do ---------------------------------------------------------------------------------------------
+
+    /// The next write or sync fails.
+    pub(super) fn fail_next(&mut self, sync: bool) {
+        self.has_bad_disk = true;
+        let others = self.random.below(3);
+        if sync { self.vfs.fail_sync_after(others) } else { self.vfs.fail_write_after(others) }
+    }
+
+    /// There is room for so many bytes, and no more.
+    pub(super) fn fill(&mut self, bytes: u64) {
+        self.has_bad_disk = true;
+        self.vfs.set_space(Some(bytes));
+    }
+
+    /// The disk works again, and has room.
+    pub(super) fn mend(&mut self) {
+        self.has_bad_disk = false;
+        // NB: never, that is. A fault that has not come by now shall not come any more.
+        self.vfs.fail_write_after(u64::MAX);
+        self.vfs.fail_sync_after(u64::MAX);
+        self.vfs.set_space(None);
+        self.disk = DiskMood::Slow(1);
+    }
+
+    /// Flips a bit of a file. Says whether there is a file.
+    pub(super) fn rot(&mut self) -> bool {
+        let wal = Path::new(DATA_DIR).join("wal");
+        let folder = if self.random.chance(900) { wal.as_path() } else { Path::new(DATA_DIR) };
+        let vfs = self.vfs.shared();
+        let mut paths: Vec<PathBuf> =
+            vfs.list(folder).unwrap_or_default().into_iter().map(|name| folder.join(name)).collect();
+        paths.retain(|path| vfs.open_read(path).is_ok());
+        if paths.is_empty() {
+            return false;
+        }
+        let path = &paths[self.random.index(paths.len())];
+        // Most of a segment was never written: what lies there harms nobody.
+        let contents = self.vfs.contents(path);
+        let Some(last) = contents.iter().rposition(|byte| *byte != 0) else { return false };
+        let offset = self.random.below(last as u64 + 1);
+        let bit = self.random.below(8) as u8;
+        self.vfs.flip_bit(path, offset, bit);
+        self.is_rotten = true;
+        true
+    }
+
+    /// The disk is lost, and another takes its place.
+    pub(super) fn lose_disk(&mut self) {
+        self.vfs = SimVfs::new();
+        self.store = MemStore::persistent();
+        (self.synced, self.synced_before, self.sealed) = (Held::default(), Held::default(), Held::default());
+        (self.has_bad_disk, self.is_rotten) = (false, false);
     }
 
     fn power_cut(&mut self) -> CrashPlan {

@@ -18,6 +18,11 @@ impl Marks {
         self.0.get(name).copied().unwrap_or(0)
     }
 
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().map(|(name, count)| (*name, *count))
+    }
+
     /// Adds another run's counts.
     pub fn add(&mut self, other: &Marks) {
         for (name, count) in &other.0 {

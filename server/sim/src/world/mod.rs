@@ -28,6 +28,7 @@ mod invariants;
 mod machine;
 mod marks;
 mod node;
+mod operator;
 mod settings;
 
 pub use marks::Marks;
@@ -38,9 +39,10 @@ use holdfast_server::peer::format::{self, Frame, HEAD_BYTES, Head};
 use holdfast_server::peer::{JoinReply, JoinRequest, Lane, PeerMessage};
 use holdfast_server::replica::DATA_GROUP;
 use holdfast_server::resp::Output;
-use invariants::{Broken, Leaders, Logs, States};
+use invariants::{Broken, Leaders, Logs, Memberships, States};
 use machine::{DiskMood, Machine};
 use node::{ConnId, Effect, Node, Timer};
+use operator::Operator;
 use std::collections::BTreeMap;
 
 use crate::campaign::{Summary, Task};
@@ -132,6 +134,12 @@ enum Event {
         boot: u64,
         whom: Option<u32>,
     },
+    /// The operator looks whether who shall be gone is gone.
+    Operate,
+    /// A machine's disk is replaced by an empty one.
+    Replace {
+        machine: u32,
+    },
 }
 
 /// What comes to a client on a connection.
@@ -166,6 +174,8 @@ struct World<'trace> {
     leaders: Leaders,
     logs: Logs,
     states: States,
+    memberships: Memberships,
+    operator: Operator,
     marks: Marks,
     summary: Summary,
     duration: Micros,
@@ -176,11 +186,19 @@ struct World<'trace> {
 /// Simulates one seed.
 pub fn simulate(task: &Task, trace: &mut Trace) -> Summary {
     let random = Random::new(task.seed);
-    let nodes = task.nodes.unwrap_or_else(|| if random.fork("nodes").chance(250) { 5 } else { 3 });
-    let plan = Plan::draw(&random, nodes, task.duration, &plan::Limits::default());
+    let nodes = task.nodes.unwrap_or_else(|| draw_nodes(&random));
+    let settings = Settings::draw(&random);
+    // No lease is safe where clocks jump.
+    let limits = plan::Limits { clocks_jump: !settings.lease_reads, ..plan::Limits::default() };
+    let plan = Plan::draw(&random, nodes, task.duration, &limits);
     let mut workload = WorkloadSettings::draw(&random, nodes);
     workload.operations_per_key_max = OPERATIONS_PER_KEY_MAX;
-    run(&plan, Settings::draw(&random), workload, &random, trace)
+    run(&plan, settings, workload, &random, trace)
+}
+
+/// Mostly three or five, now and then any other number up to seven.
+fn draw_nodes(random: &Random) -> u32 {
+    [3, 5, 1, 2, 4, 7][random.fork("nodes").weighted(&[680, 220, 20, 30, 30, 20])]
 }
 
 /// Simulates a plan.
@@ -201,6 +219,8 @@ pub fn run(plan: &Plan, settings: Settings, workload: WorkloadSettings, random: 
         leaders: Leaders::default(),
         logs: Logs::default(),
         states: States::default(),
+        memberships: Memberships::default(),
+        operator: Operator::default(),
         marks: Marks::default(),
         summary: Summary { notes, ..Summary::default() },
         duration: plan.duration,
@@ -301,7 +321,12 @@ impl World<'_> {
             | Event::Disk { machine, boot }
             | Event::Timer { machine, boot, .. }
             | Event::Ask { machine, boot, .. } => (*machine, Some(*boot)),
-            Event::Fault(_) | Event::Quiet | Event::Start { .. } | Event::Reply { .. } => (0, None),
+            Event::Fault(_)
+            | Event::Quiet
+            | Event::Start { .. }
+            | Event::Reply { .. }
+            | Event::Operate
+            | Event::Replace { .. } => (0, None),
         };
         if machine > 0 {
             let machine = self.machine(machine);
@@ -366,6 +391,8 @@ impl World<'_> {
                 self.with_node(machine, |node| peer.into_iter().for_each(|peer| node.link_lost(peer)));
             }
             Event::Ask { machine, whom, .. } => self.ask_for_a_place(machine, whom),
+            Event::Operate => self.operate(),
+            Event::Replace { machine } => self.replace(machine),
         }
     }
 
@@ -419,10 +446,10 @@ impl World<'_> {
         let outcome = self.machines[place].start(now, &self.settings, &mut self.marks);
         self.trace.event(now, "start", &[number.into()]);
         self.trace.say(now, || format!("node {number} starts"));
-        if let Err(reason) = outcome {
-            return self.expect(Err(format!("node {number} can't start: {reason}")));
+        match outcome {
+            Ok(()) => self.started(number),
+            Err(reason) => self.cannot_start(number, &reason),
         }
-        self.started(number);
     }
 
     fn started(&mut self, number: u32) {
@@ -499,15 +526,36 @@ impl World<'_> {
             Fault::Weather(weather) => self.network.set_weather(*weather),
             Fault::Crash { node, crash } => self.crash(node, crash),
             Fault::CrashAll { crash } => (1..=self.machines.len() as u32).for_each(|node| self.crash(node, crash)),
-            Fault::Restart { node } => self.start(node),
+            Fault::Restart { node } => {
+                if self.machine(node).node.as_ref().is_some_and(|node| node.host.fault().is_some()) {
+                    self.crash(node, Crash::Kill);
+                }
+                self.start(node);
+            }
             Fault::Pause { node } => {
                 let machine = self.machine(node);
                 if machine.is_up && machine.stopped.is_none() {
                     machine.stopped = Some(Vec::new());
                 }
             }
+            Fault::Suspend { node } => {
+                let machine = self.machine(node);
+                if machine.is_up && machine.stopped.is_none() {
+                    machine.stopped = Some(Vec::new());
+                    machine.suspended_at = Some(now);
+                    self.marks.hit("machines suspended");
+                }
+            }
+            Fault::ClockJump { node, by_us } => {
+                self.marks.hit("clocks that jumped");
+                self.machine(node).clock.jump(by_us);
+            }
             Fault::Resume { node } => {
-                for event in self.machine(node).stopped.take().unwrap_or_default() {
+                let machine = self.machine(node);
+                if let Some(then) = machine.suspended_at.take() {
+                    machine.clock.stood_still_since(then, now);
+                }
+                for event in self.after_a_pause(node) {
                     self.happen(event);
                 }
             }
@@ -517,13 +565,35 @@ impl World<'_> {
             Fault::StallDisk { node } => self.machine(node).disk = DiskMood::Stalled,
             Fault::MendDisk { node } => {
                 let machine = self.machine(node);
-                machine.disk = DiskMood::Slow(1);
+                machine.mend();
                 if std::mem::take(&mut machine.write_due) {
                     let boot = machine.boot;
                     self.happen(Event::Disk { machine: node, boot });
                 }
             }
+            Fault::FailWrite { node } => self.machine(node).fail_next(false),
+            Fault::FailSync { node } => self.machine(node).fail_next(true),
+            Fault::FillDisk { node, bytes } => self.machine(node).fill(bytes),
+            Fault::Rot { node, down } => self.rot(node, down),
+            Fault::Wipe { node } => self.wipe(node),
+            Fault::Remove { node } => self.remove(node),
+            Fault::HandOver { node } => self.hand_over(node),
         }
+    }
+
+    /// What came to a machine while it was paused, in the order in which its process comes to it: sockets keep theirs, but whether it
+    /// looks at them first or at its timers is open.
+    fn after_a_pause(&mut self, number: u32) -> Vec<Event> {
+        let mut events = self.machine(number).stopped.take().unwrap_or_default();
+        let mut order = [0, 1, 2, 3];
+        self.random.shuffle(&mut order);
+        events.sort_by_key(|event| match event {
+            Event::Request { .. } | Event::Closed { .. } => order[0],
+            Event::Frame { .. } | Event::LinkLost { .. } => order[1],
+            Event::Disk { .. } => order[2],
+            _ => order[3],
+        });
+        events
     }
 
     // ---- what nodes do ---------------------------------------------------------------------------------------------
@@ -575,7 +645,13 @@ impl World<'_> {
                 Effect::Acknowledged { index, term, conf } => self.acknowledged(index, term, &conf),
                 Effect::Role(role) => self.role(number, role),
                 Effect::Mark(name) => self.marks.hit(name),
-                Effect::Halted(reason) => self.expect(Err(format!("node {number} gave up: {reason}"))),
+                Effect::Members { index, conf } => {
+                    self.trace.event(now, "members", &[number.into(), index]);
+                    self.trace.say(now, || format!("node {number}, entry {index}: {conf:?}"));
+                    let outcome = self.memberships.changed(number, index, &conf, &mut self.marks);
+                    self.expect(outcome);
+                }
+                Effect::Halted(reason) => self.gave_up(number, &reason),
             }
         }
     }
@@ -588,9 +664,23 @@ impl World<'_> {
             return;
         }
         self.summary.elections += 1;
+        if !self.is_quiet && self.random.chance(self.settings.fall_per_mille) {
+            // Who has just been elected is the one whose fall is the hardest.
+            self.marks.hit("leaders that fell at once");
+            let down = now + self.random.range(MILLISECOND..=100 * MILLISECOND);
+            let up = down + self.random.range(50 * MILLISECOND..=2 * SECOND);
+            let crash = if self.random.chance(500) { Crash::Kill } else { Crash::PowerCut };
+            self.events.push(down, Event::Fault(Fault::Crash { node: number, crash }));
+            self.events.push(up, Event::Fault(Fault::Restart { node: number }));
+        }
         let machine = &self.machines[number as usize - 1];
         if let Some(log) = machine.node.as_ref().and_then(|node| node.host.log().group(DATA_GROUP)) {
             let outcome = self.leaders.elected(role.term, number, log);
+            self.expect(outcome);
+        }
+        let machine = &self.machines[number as usize - 1];
+        if let Some(node) = &machine.node {
+            let outcome = self.memberships.elected(node.id, node.host.data().applied().index);
             self.expect(outcome);
         }
     }
@@ -617,8 +707,11 @@ impl World<'_> {
     fn look_at(&mut self, number: u32, message: &Message) {
         let machine = &self.machines[number as usize - 1];
         let Some(node) = &machine.node else { return };
-        let outcome = invariants::check_promise(message, &machine.synced, &node.sealed);
-        self.expect(outcome);
+        let promised = invariants::check_promise(message, &machine.synced, &node.sealed);
+        let log = node.host.log().group(DATA_GROUP);
+        let proposed = self.memberships.proposed(message, |index| log.and_then(|log| log.term(index)));
+        self.expect(promised);
+        self.expect(proposed);
         match &message.body {
             MessageBody::Append { previous_term, entries, .. } => {
                 let outcome = self.logs.sent(*previous_term, entries);
@@ -678,7 +771,7 @@ impl World<'_> {
                 let outcome = self.machines[place].welcome(now, (cluster, node), &self.settings, &mut self.marks);
                 match outcome {
                     Ok(()) => self.started(number),
-                    Err(reason) => self.expect(Err(format!("machine {number} can't join: {reason}"))),
+                    Err(reason) => self.cannot_start(number, &reason),
                 }
             }
             JoinReply::Redirect { leader } => {

@@ -14,6 +14,9 @@ use crate::time::{MILLISECOND, Micros, SECOND};
 /// Where every simulated machine keeps its data.
 pub(super) const DATA_DIR: &str = "/data";
 
+/// How often leaders have the replicas' states compared.
+const STATE_CHECK_INTERVAL_MS: u64 = 10_000;
+
 /// The same for all nodes of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -21,6 +24,8 @@ pub struct Settings {
     pub election_timeout_ms: u64,
     /// Whether reads are served from leases.
     pub lease_reads: bool,
+    /// See [`HostOptions::sleep_after_ms`]; short, since the clients hardly ever pause for long.
+    pub sleep_after_ms: Option<u64>,
     /// The length of a log segment in bytes.
     pub segment_bytes: u64,
     /// Above this much log, memtables are flushed so that it can be cut, in bytes.
@@ -37,6 +42,8 @@ pub struct Settings {
     pub turn_us: RangeInclusive<Micros>,
     /// How long each half of putting a snapshot in place takes.
     pub install_us: RangeInclusive<Micros>,
+    /// Bytes of a snapshot that travel together.
+    pub chunk_bytes: usize,
     /// A snapshot transfer that got no further for so long is given up.
     pub transfer_stall: Micros,
     /// Every how many entries the states of replicas are compared.
@@ -45,6 +52,10 @@ pub struct Settings {
     pub hand_over_per_mille: u32,
     /// How likely a crash leaves the disk with a part of what was being written, of a thousand.
     pub torn_per_mille: u32,
+    /// Bytes of entries in one append message.
+    pub append_bytes_max: usize,
+    /// How likely a node goes down right after it was elected, of a thousand.
+    pub fall_per_mille: u32,
     /// How likely a start is cut short by another crash, of a thousand.
     pub stillborn_per_mille: u32,
 }
@@ -52,10 +63,12 @@ pub struct Settings {
 impl Settings {
     /// What the seed says.
     pub fn draw(random: &Random) -> Settings {
+        let mut sleep = random.fork("sleep");
         let mut random = random.fork("settings");
         let kib = |size: u64| size << 10;
         Settings {
             election_timeout_ms: [300, 500, 1000, 1000][random.index(4)],
+            sleep_after_ms: [None, Some(1), Some(20), Some(200)][sleep.index(4)],
             lease_reads: random.chance(700),
             segment_bytes: kib([16, 32, 128, 512][random.index(4)]),
             log_bytes_max: kib([64, 128, 512, 4096][random.index(4)]),
@@ -70,6 +83,9 @@ impl Settings {
             hand_over_per_mille: [0, 0, 2, 20][random.index(4)],
             torn_per_mille: [0, 500, 1000][random.index(3)],
             stillborn_per_mille: [0, 0, 100, 400][random.index(4)],
+            chunk_bytes: [2 << 10, 16 << 10, 256 << 10][random.index(3)],
+            append_bytes_max: [1, 4 << 10, 1 << 20, 1 << 20][random.index(4)],
+            fall_per_mille: [0, 0, 0, 0, 100, 400][random.index(6)],
         }
     }
 
@@ -99,7 +115,11 @@ impl Settings {
             memory_bytes_max: 64 << 20,
             election_timeout_ms: self.election_timeout_ms,
             heartbeat_interval_ms: self.election_timeout_ms / 10,
+            sleep_after_ms: self.sleep_after_ms,
             lease_reads: self.lease_reads,
+            append_bytes_max: Some(self.append_bytes_max),
+            commit_all: false,
+            state_check_interval_ms: STATE_CHECK_INTERVAL_MS,
             seed: random.next_u64(),
         }
     }

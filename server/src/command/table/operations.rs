@@ -88,6 +88,10 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
             )
             .flags(ADMIN | NOSCRIPT | STALE)
             .docs("0.1.0", "O(1)", "[node:integer]", "Hands leadership over to another node."),
+            CommandSpec::new(218, "holdfast|verify", 2, Group::Cluster, Handler::Special(Special::Verify))
+                .flags(ADMIN | NOSCRIPT | STALE)
+                .tips(&["nondeterministic_output"])
+                .docs("0.1.0", "O(N) in the number of keys, in the background", "", "Compares what the replicas hold."),
             CommandSpec::new(217, "holdfast|help", 2, Group::Cluster, Handler::Connection(Connection::HoldfastHelp))
                 .flags(LOADING | STALE)
                 .docs("0.1.0", "O(1)", "", "Lists the subcommands of HOLDFAST."),

@@ -48,13 +48,25 @@ pub(super) fn put(out: &mut Output, group: GroupId, message: &Message) {
             begin(kind::APPEND_REJECTED);
             put_u64s(out, [*previous_index, *hint_index, *hint_term]);
         }
-        MessageBody::Heartbeat { round, commit } => {
+        MessageBody::Heartbeat { round, commit, sleep } => {
             begin(kind::HEARTBEAT);
             put_u64s(out, [*round, *commit]);
+            put_u8(out, u8::from(*sleep));
         }
-        MessageBody::HeartbeatReply { round } => {
+        MessageBody::HeartbeatReply { round, asleep } => {
             begin(kind::HEARTBEAT_REPLY);
             put_u64s(out, [*round]);
+            put_u8(out, u8::from(*asleep));
+        }
+        MessageBody::ReadIndex { request } => {
+            begin(kind::READ_INDEX);
+            put_u64s(out, [*request]);
+        }
+        MessageBody::ReadIndexReply { request, index } => {
+            begin(kind::READ_INDEX_REPLY);
+            put_u64s(out, [*request]);
+            put_u8(out, u8::from(index.is_some()));
+            put_u64s(out, [index.unwrap_or(0)]);
         }
         MessageBody::Snapshot { meta } => {
             begin(kind::SNAPSHOT);
@@ -68,6 +80,10 @@ pub(super) fn put(out: &mut Output, group: GroupId, message: &Message) {
         MessageBody::SnapshotWanted { index_min } => {
             begin(kind::SNAPSHOT_WANTED);
             put_u64s(out, [*index_min]);
+        }
+        MessageBody::PromiseLost { last_index } => {
+            begin(kind::RAFT_PROMISE_LOST);
+            put_u64s(out, [*last_index]);
         }
         MessageBody::TimeoutNow => begin(kind::TIMEOUT_NOW),
         MessageBody::StaleTerm => begin(kind::STALE_TERM),
@@ -129,14 +145,25 @@ pub(super) fn read(kind: u8, reader: &mut Reader<'_>) -> Result<PeerMessage, For
             hint_index: reader.u64()?,
             hint_term: reader.u64()?,
         },
-        kind::HEARTBEAT => MessageBody::Heartbeat { round: reader.u64()?, commit: reader.u64()? },
-        kind::HEARTBEAT_REPLY => MessageBody::HeartbeatReply { round: reader.u64()? },
+        kind::HEARTBEAT => {
+            MessageBody::Heartbeat { round: reader.u64()?, commit: reader.u64()?, sleep: reader.flag()? }
+        }
+        kind::HEARTBEAT_REPLY => MessageBody::HeartbeatReply { round: reader.u64()?, asleep: reader.flag()? },
+        kind::READ_INDEX => MessageBody::ReadIndex { request: reader.u64()? },
+        kind::READ_INDEX_REPLY => {
+            let (request, known, index) = (reader.u64()?, reader.flag()?, reader.u64()?);
+            if !known && index != 0 {
+                return Err(FormatError::Body("an unknown index has a value"));
+            }
+            MessageBody::ReadIndexReply { request, index: known.then_some(index) }
+        }
         kind::SNAPSHOT => {
             let (index, term) = (reader.u64()?, reader.u64()?);
             MessageBody::Snapshot { meta: SnapshotMeta { index, term, conf_state: read_conf_state(reader)? } }
         }
         kind::SNAPSHOT_REPLY => MessageBody::SnapshotReply { index: reader.u64()? },
         kind::SNAPSHOT_WANTED => MessageBody::SnapshotWanted { index_min: reader.u64()? },
+        kind::RAFT_PROMISE_LOST => MessageBody::PromiseLost { last_index: reader.u64()? },
         kind::TIMEOUT_NOW => MessageBody::TimeoutNow,
         kind::STALE_TERM => MessageBody::StaleTerm,
         _ => return Err(FormatError::Kind(kind)),

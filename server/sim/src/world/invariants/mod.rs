@@ -7,6 +7,7 @@
 //! | `promises.rs` | a vote, a candidacy and an acknowledgement leave only when the disk holds what they say |
 //! | `acknowledged.rs` | a write is on the synced disks of a majority before its client hears of it |
 //! | `disks.rs` | what was synced is there after a crash |
+//! | `memberships.rs` | at most one change of the membership is under way, each shares its majorities with the one before, and who was taken out does not lead |
 //! | `states.rs` | replicas that applied the same entries hold the same data, members and time |
 //! | `convergence.rs` | once nothing goes wrong any more: one leader, everybody applied everything, logs are bounded |
 //!
@@ -17,6 +18,7 @@ mod convergence;
 mod disks;
 mod leaders;
 mod logs;
+mod memberships;
 mod promises;
 mod states;
 
@@ -25,6 +27,7 @@ pub(super) use convergence::{has_converged, standing, what_is_not_converged};
 pub(super) use disks::check_disk;
 pub(super) use leaders::Leaders;
 pub(super) use logs::Logs;
+pub(super) use memberships::Memberships;
 pub(super) use promises::check_promise;
 pub(super) use states::States;
 

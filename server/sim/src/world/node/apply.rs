@@ -26,6 +26,9 @@ impl Node {
         if entry.kind == EntryKind::Normal && !entry.payload.is_empty() {
             self.apply_commands(entry, &mut batch).map_err(|error| format!("entry {}: {error}", entry.index))?;
         }
+        if let Some(conf) = &conf {
+            self.effects.push(Effect::Members { index: entry.index, conf: conf.clone() });
+        }
         self.host.data_mut().finish_entry(entry, conf);
         let stamp_ms = self.host.data().time_ms();
         if stamp_ms < stamp_before {
@@ -124,6 +127,7 @@ impl Node {
                 self.topology_changed = true;
                 return Ok(());
             }
+            InternalEffect::Checks => return Ok(()),
             InternalEffect::Unknown => {}
         }
         let spec = command::by_id(number).ok_or(EntryError::Command(number))?;

@@ -351,7 +351,7 @@ impl Node {
         if self.conns.get(&id).is_some_and(|conn| conn.granted > 0) {
             return true;
         }
-        match self.host.data().read_gate(self.mono_ms) {
+        match self.host.data_mut().read_gate(self.mono_ms) {
             ReadGate::Open => {
                 self.mark("reads under a lease");
                 true

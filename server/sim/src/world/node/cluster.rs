@@ -23,6 +23,10 @@ impl Node {
             }
             self.effects.push(Effect::Send { to, message: PeerMessage::Raft { group, message } });
         }
+        for to in outputs.beats.drain(..) {
+            self.mark("beats while asleep");
+            self.effects.push(Effect::Send { to, message: PeerMessage::Beat });
+        }
         for (_, read) in outputs.reads.drain(..) {
             if let Some(asked) = self.asked.iter_mut().find(|asked| asked.context == read.context) {
                 asked.index = Some(read.index);
@@ -30,6 +34,13 @@ impl Node {
         }
         for (_, context) in outputs.reads_dropped.drain(..) {
             self.drop_read(context);
+        }
+        for (group, to, found) in outputs.state_hashes.drain(..) {
+            self.effects.push(Effect::Send { to, message: PeerMessage::StateHash { group, found } });
+        }
+        for (_, id) in std::mem::take(&mut outputs.promises_lost) {
+            // No disk of the simulation forgets what it synced.
+            self.fail(&format!("node {id} is said to have lost what it acknowledged"));
         }
         for (_, role) in outputs.roles.drain(..) {
             self.role_changed(role);
@@ -90,6 +101,21 @@ impl Node {
         self.effects.push(Effect::Joined { machine, reply });
     }
 
+    /// The operator wants a node gone.
+    pub(in crate::world) fn forget(&mut self, id: NodeId) {
+        let args = Replica::forget_args(id);
+        self.push_internal(internal::FORGET, &[b"", &args[0]]);
+        self.pump();
+    }
+
+    /// The operator wants a node to lead.
+    pub(in crate::world) fn hand_over_to(&mut self, target: NodeId) {
+        if self.host.data_mut().transfer_leader(target) {
+            self.mark("leaderships handed over");
+        }
+        self.pump();
+    }
+
     fn propose_member(&mut self, id: NodeId, member: &Member) {
         let args = Replica::member_args(id, member);
         let args: Vec<&[u8]> = [&b""[..]].into_iter().chain(args.iter().map(Vec::as_slice)).collect();
@@ -127,9 +153,22 @@ impl Node {
     pub(super) fn keep_cluster(&mut self) {
         self.correct_own_entry();
         self.watch_transfers();
+        self.check_state();
         self.topology_changed = true;
         if self.random.chance(self.settings.hand_over_per_mille) {
             self.hand_over();
+        }
+    }
+
+    /// Hashes what a check asks for. NB: nothing in the simulation makes states differ.
+    fn check_state(&mut self) {
+        if let Some(job) = self.host.take_hash_job() {
+            let (group, index) = (job.group(), job.index());
+            self.host.finish_hash(group, index, job.run(|_| {}));
+            self.mark("states hashed");
+        }
+        if self.host.data().differs() {
+            self.fail("its state differs from the majority's");
         }
     }
 

@@ -64,6 +64,8 @@ pub(super) enum Effect {
     After { span: Micros, timer: Timer },
     /// An entry was applied.
     Applied { index: u64, term: u64, hash: u64, stamp_ms: u64 },
+    /// The membership from an entry on.
+    Members { index: u64, conf: ConfState },
     /// What the state is after an entry.
     State { index: u64, hash: u64 },
     /// The clients of an entry are about to be answered. The membership is the one by which it was committed.
@@ -262,7 +264,8 @@ impl Node {
         let prepare = written.wants_prepare();
         self.host.written(written);
         if prepare {
-            while self.writer.prepare_next().map_err(|error| error.to_string())? {}
+            // A next segment that can't be made ready is no failure yet.
+            while self.writer.prepare_next().unwrap_or(false) {}
         }
         self.batches += 1;
         self.after(10 * MILLISECOND, Timer::Rest(self.batches));
@@ -278,6 +281,8 @@ impl Node {
                     self.fail(&format!("a message of node {from} was refused: {error}"));
                 }
             }
+            PeerMessage::Beat => self.host.beat(self.mono_ms, from),
+            PeerMessage::StateHash { group, found } => self.host.learn_hash(from, group, found),
             PeerMessage::SnapshotChunk(chunk) => self.receive_chunk(from, &chunk),
             PeerMessage::SnapshotStatus { transfer, status, .. } => self.snapshot_status(from, transfer, status),
         }

@@ -6,7 +6,7 @@ use holdfast_engine::snapshot::SnapshotFile;
 use holdfast_engine::table::{InstallJob, Installed};
 use holdfast_raft::{SnapshotMeta, SnapshotNeed};
 use holdfast_server::cluster::NodeId;
-use holdfast_server::host::{Incoming, SnapshotChunks};
+use holdfast_server::host::{Incoming, SnapshotChunks, is_next_chunk};
 use holdfast_server::peer::{PeerMessage, SnapshotChunk, SnapshotStatus};
 use holdfast_server::replica::DATA_GROUP;
 use std::path::PathBuf;
@@ -96,12 +96,20 @@ impl Node {
         if let Err(error) = read {
             return self.fail(&error.to_string());
         }
-        let mut offset = 0;
-        for (bytes, last) in chunks {
-            let length = bytes.len() as u64;
-            let chunk = SnapshotChunk { group: DATA_GROUP, transfer, term, offset, bytes, last };
-            self.effects.push(Effect::Send { to: need.to, message: PeerMessage::SnapshotChunk(chunk) });
-            offset += length;
+        let (mut offset, chunk_bytes) = (0, self.settings.chunk_bytes);
+        for (mut rest, last) in chunks {
+            // Smaller than the server's, so that there are several.
+            loop {
+                let bytes = rest.split_to(chunk_bytes.min(rest.len()));
+                let length = bytes.len() as u64;
+                let last = last && rest.is_empty();
+                let chunk = SnapshotChunk { group: DATA_GROUP, transfer, term, offset, bytes, last };
+                self.effects.push(Effect::Send { to: need.to, message: PeerMessage::SnapshotChunk(chunk) });
+                offset += length;
+                if rest.is_empty() {
+                    break;
+                }
+            }
         }
         let progress_ms = self.mono_ms;
         self.transfers.outgoing.push(Outgoing { to: need.to, transfer, meta, progress_ms, complete_ms: None });
@@ -194,7 +202,7 @@ impl Node {
             }
         }
         let expected = self.transfers.arriving.take().filter(|arriving| {
-            (arriving.from, arriving.theirs, arriving.incoming.offset()) == (from, chunk.transfer, chunk.offset)
+            is_next_chunk((arriving.from, arriving.theirs, arriving.incoming.offset()), from, chunk)
         });
         let Some(mut arriving) = expected else {
             return self.tell_sender(from, chunk.transfer, SnapshotStatus::Refused);

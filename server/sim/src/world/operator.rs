@@ -1,0 +1,209 @@
+//! Who runs the cluster: replaces what is lost, removes and adds nodes, restarts what gave up.
+//!
+//! ```text
+//!   a disk is lost, rotten or wiped ─▶ an empty one ─▶ the machine asks for a place ─▶ another member
+//!                                                                                          the old member is removed
+//!   a node is to go ─▶ it is removed ─▶ once it is out: an empty disk ─▶ …
+//! ```
+//!
+//! # What the fault model grants
+//! Of a membership's voters, only so many may be lost for good at a time that the others are a majority: what would go beyond that
+//! is put off. And only a node whose disk was made to fail, or rotted, may give up or refuse to start.
+
+use holdfast_server::cluster::NodeId;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::machine::LAST_BATCH;
+use super::{Event, World};
+use crate::plan::{Crash, Fault};
+use crate::time::{MILLISECOND, Micros, SECOND};
+
+/// How often the operator looks.
+const LOOK_EVERY: Micros = 500 * MILLISECOND;
+
+/// What the operator has in mind.
+#[derive(Debug, Default)]
+pub(super) struct Operator {
+    /// Members that are to be removed, and whether their machines still run as them.
+    leaving: BTreeMap<NodeId, bool>,
+    /// Members whose disk is lost or may be of no use.
+    lost: BTreeSet<NodeId>,
+    is_looking: bool,
+}
+
+impl World<'_> {
+    // ---- losses ----------------------------------------------------------------------------------------------------
+
+    /// Whether the cluster bears that this machine's disk is lost. If so, it counts as lost.
+    fn may_lose(&mut self, number: u32) -> bool {
+        let Some(id) = self.id_of(number) else { return false };
+        let Some(conf) = self.memberships.newest() else { return false };
+        let is_lost = |voter: &NodeId| self.operator.lost.contains(voter) || *voter == id;
+        let bears = [&conf.voters, &conf.voters_outgoing]
+            .into_iter()
+            .filter(|voters| !voters.is_empty())
+            .all(|voters| voters.iter().filter(|voter| is_lost(voter)).count() <= (voters.len() - 1) / 2);
+        if bears {
+            self.operator.lost.insert(id);
+        } else {
+            self.marks.hit("losses put off");
+        }
+        bears
+    }
+
+    /// A bit flips.
+    pub(super) fn rot(&mut self, number: u32, down: bool) {
+        if !self.may_lose(number) {
+            return;
+        }
+        if down {
+            self.crash(number, Crash::PowerCut);
+        }
+        let has_rotten = self.machine(number).rot();
+        if has_rotten {
+            self.marks.hit("disks that rotted");
+        }
+        if down {
+            let at = self.events.now() + self.random.range(10 * MILLISECOND..=5 * SECOND);
+            self.events.push(at, Event::Fault(Fault::Restart { node: number }));
+        }
+    }
+
+    /// A machine's disk is lost.
+    pub(super) fn wipe(&mut self, number: u32) {
+        if self.may_lose(number) {
+            self.marks.hit("disks lost");
+            self.replace(number);
+        }
+    }
+
+    /// A machine gets an empty disk, and starts. What it was is removed.
+    pub(super) fn replace(&mut self, number: u32) {
+        let now = self.events.now();
+        self.trace.event(now, "replace", &[number.into()]);
+        self.trace.say(now, || format!("machine {number} gets an empty disk"));
+        self.crash(number, Crash::PowerCut);
+        if let Some(id) = self.id_of(number) {
+            self.operator.lost.insert(id);
+            self.operator.leaving.insert(id, false);
+            self.machine_of.remove(&id);
+            self.look_soon();
+        }
+        self.machine(number).lose_disk();
+        let at = now + self.random.range(10 * MILLISECOND..=3 * SECOND);
+        self.events.push(at, Event::Fault(Fault::Restart { node: number }));
+    }
+
+    // ---- what nodes say --------------------------------------------------------------------------------------------
+
+    /// A node did not start.
+    pub(super) fn cannot_start(&mut self, number: u32, reason: &str) {
+        let now = self.events.now();
+        let machine = self.machine(number);
+        let lost_acknowledged = reason.contains("lost what was synced") && !reason.ends_with(LAST_BATCH);
+        if machine.is_rotten && !lost_acknowledged {
+            self.trace.say(now, || format!("node {number} can't start on a rotten disk: {reason}"));
+            self.marks.hit("starts refused for damage");
+            return self.replace(number);
+        }
+        if machine.has_bad_disk && is_disk_error(reason) {
+            self.trace.say(now, || format!("node {number} can't start on a bad disk: {reason}"));
+            self.marks.hit("starts refused for disk errors");
+            self.crash(number, Crash::Kill);
+            self.events.push(now + 2 * SECOND, Event::Fault(Fault::Restart { node: number }));
+            return;
+        }
+        self.expect(Err(format!("node {number} can't start: {reason}")));
+    }
+
+    /// A node takes no part any more.
+    pub(super) fn gave_up(&mut self, number: u32, reason: &str) {
+        let now = self.events.now();
+        let machine = self.machine(number);
+        if machine.has_bad_disk && is_disk_error(reason) {
+            self.trace.say(now, || format!("node {number} gave up for its disk: {reason}"));
+            self.marks.hit(if reason.contains("sync") {
+                "nodes halted by a failed sync"
+            } else {
+                "nodes halted by a failed write"
+            });
+            let at = now + self.random.range(100 * MILLISECOND..=10 * SECOND);
+            self.events.push(at, Event::Fault(Fault::Restart { node: number }));
+        } else if machine.is_rotten {
+            self.trace.say(now, || format!("node {number} gave up for its rotten disk: {reason}"));
+            self.marks.hit("nodes halted by damage");
+            self.events.push(now, Event::Replace { machine: number });
+        } else {
+            self.expect(Err(format!("node {number} gave up: {reason}")));
+        }
+    }
+
+    // ---- members ---------------------------------------------------------------------------------------------------
+
+    /// The operator wants a node out of the cluster.
+    pub(super) fn remove(&mut self, number: u32) {
+        let voters = self.memberships.newest().map_or(0, |conf| conf.voters.len());
+        let Some(id) = self.id_of(number).filter(|_| voters > 2) else { return };
+        self.operator.leaving.insert(id, true);
+        self.look_soon();
+    }
+
+    fn look_soon(&mut self) {
+        if !std::mem::replace(&mut self.operator.is_looking, true) {
+            self.events.push_after(LOOK_EVERY, Event::Operate);
+        }
+    }
+
+    /// The machine that leads, as far as anybody can tell.
+    fn leading(&self) -> Option<u32> {
+        let leads = self.machines.iter().filter(|machine| machine.stopped.is_none());
+        let led =
+            leads.filter_map(|machine| Some((machine.node.as_ref().filter(|node| node.leads())?, machine.number)));
+        led.max_by_key(|(node, _)| node.host.data().raft().term()).map(|(_, number)| number)
+    }
+
+    /// Removes one after the other who is to go, and looks who is gone.
+    pub(super) fn operate(&mut self) {
+        self.operator.is_looking = false;
+        let now = self.events.now();
+        self.trace.event(now, "operate", &[]);
+        let leaving = self.operator.leaving.clone();
+        let Some(leader) = self.leading().filter(|_| !leaving.is_empty()) else {
+            if !leaving.is_empty() {
+                self.look_soon();
+            }
+            return;
+        };
+        for (id, runs) in leaving {
+            let Some(node) = &self.machine(leader).node else { break };
+            let members = node.host.data().members();
+            if !members.conf.contains(id) && !members.nodes.contains_key(&id) {
+                self.operator.leaving.remove(&id);
+                self.operator.lost.remove(&id);
+                if let Some(machine) = self.machine_of.get(&id).copied().filter(|_| runs) {
+                    // It goes on for a while as one who was taken out.
+                    let span = self.random.range(100 * MILLISECOND..=10 * SECOND);
+                    self.events.push(now + span, Event::Replace { machine });
+                }
+            } else if members.leaving.is_none() {
+                self.with_node(leader, |node| node.forget(id));
+                break;
+            }
+        }
+        if !self.operator.leaving.is_empty() {
+            self.look_soon();
+        }
+    }
+
+    /// The operator asks for this node to lead.
+    pub(super) fn hand_over(&mut self, number: u32) {
+        if let (Some(leader), Some(target)) = (self.leading(), self.id_of(number)) {
+            self.with_node(leader, |node| node.hand_over_to(target));
+        }
+    }
+}
+
+/// Whether a reason is one that a bad disk gives.
+fn is_disk_error(reason: &str) -> bool {
+    reason.contains("os error 5") || reason.contains("storage space") || reason.contains("no space")
+}
