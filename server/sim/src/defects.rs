@@ -49,6 +49,7 @@ const DEFECTS: [(&str, Place); 30] = [
     ("torn-tail-is-damage", Place::Engine(Engine::TornTailIsDamage)),
     ("damage-is-torn-tail", Place::Engine(Engine::DamageIsTornTail)),
     ("cut-not-overwritten", Place::Engine(Engine::CutNotOverwritten)),
+    ("accepted-not-written-again", Place::Engine(Engine::AcceptedNotWrittenAgain)),
     ("applied-ahead-of-data", Place::Engine(Engine::AppliedAheadOfData)),
     ("snapshot-without-rows", Place::Engine(Engine::SnapshotWithoutRows)),
     ("snapshot-without-sessions", Place::Engine(Engine::SnapshotWithoutSessions)),
