@@ -337,7 +337,7 @@ fn help_documents_the_exit_codes_and_gives_examples() {
     assert!(text(&["--help"]).contains("outcome unknown"));
     for command in [
         "get", "set", "del", "exists", "scan", "ttl", "expire", "persist", "incr", "cas", "cad", "raw", "status",
-        "node", "leader", "ping", "shell",
+        "node", "leader", "verify", "ping", "shell",
     ] {
         let help = text(&[command, "--help"]);
         assert!(help.contains("Examples:\n  kvctl "), "{help}");
@@ -389,6 +389,27 @@ fn node_is_removed_and_leadership_handed_over() {
     assert_eq!((code, error.as_str()), (1, "kvctl: ERR without node 2 no majority\n"));
     assert_eq!(run(&server, &["leader", "transfer"]).1, "node 2 leads\n");
     assert_eq!(json_of(&run(&server, &["--json", "leader", "transfer", "1"]).1), json!({ "leader": 1 }));
+}
+
+#[test]
+fn states_are_compared() {
+    let report = |hash: &str, second: &str| {
+        format!("%3\r\n+index\r\n:77\r\n+hash\r\n{hash}\r\n+nodes\r\n%2\r\n:1\r\n+equal\r\n:2\r\n+{second}\r\n")
+    };
+    for (hash, second, code, line) in [
+        ("+abc", "equal", 0, "at index 77 a majority holds abc"),
+        ("+abc", "silent", 0, "at index 77 a majority holds abc"),
+        ("+abc", "differs", 3, "at index 77 a majority holds abc"),
+        ("_", "differs", 3, "at index 77 no majority holds the same"),
+    ] {
+        let report = report(hash, second);
+        let server = FakeServer::answering(&[("HOLDFAST VERIFY", &report)]);
+        let (exit, out, error) = run(&server, &["verify"]);
+        assert_eq!(exit, code, "{error}");
+        assert_eq!(out, format!("{line}\nnode\tstate\n1\tequal\n2\t{second}\n"));
+        let found = json_of(&run(&server, &["--json", "verify"]).1);
+        assert_eq!((&found["index"], &found["nodes"][1]), (&json!(77), &json!({ "id": 2, "state": second })));
+    }
 }
 
 #[test]

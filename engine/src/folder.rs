@@ -3,12 +3,14 @@
 //! ```text
 //!   holdfast-data/
 //!     LOCK        held exclusively while a node runs
-//!     IDENTITY    format, folder id, cluster id, boot number, store (a state file: replaced as a whole)
+//!     IDENTITY    format, folder id, cluster id, boot number and recent starts, store (a state file: replaced as a whole)
 //!     wal/ ...    what the node keeps
 //! ```
 //!
 //! The identity is what every segment of the log is bound to, so that a file from elsewhere is refused. The boot number
-//! grows with each open: a folder that was restored from an old backup shows a number that is behind.
+//! grows with each open, and each start has a random number of its own, of which the last few are kept. A folder that was restored
+//! from an old backup shows a boot number that is behind, or, once it has been started often enough, another start under
+//! the same number: whoever remembers a start of the folder can tell whether it is one of its past.
 
 use crate::error::{Error, Result};
 use crate::state_file;
@@ -19,8 +21,10 @@ use std::path::{Path, PathBuf};
 
 const MAGIC: [u8; 8] = *b"HFFOLDER";
 /// The folder's format: raised when an older release could no longer make sense of what is in it.
-const VERSION: u32 = 1;
-const PAYLOAD_BYTES: usize = 48;
+const VERSION: u32 = 2;
+const PAYLOAD_BYTES: usize = 48 + 8 * STARTS_KEPT;
+/// So many starts of a folder are told apart by their random numbers: more than anybody will start a folder in vain.
+pub const STARTS_KEPT: usize = 16;
 
 /// Who a folder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +37,14 @@ pub struct FolderIdentity {
     pub node: u32,
     /// How often the folder was opened: 1 the first time.
     pub boot: u64,
+    /// The random numbers of the last starts, this one first; 0 where there was none.
+    pub starts: [u64; STARTS_KEPT],
     /// The checkpoint store it was made with.
     pub store: StoreKind,
     /// Whether everything that a folder holds from its first start on was made: from then on an absent log is damage.
     pub initialised: bool,
+    /// Whether the folder's node is being made the only member of another cluster: its log may say more than was ever agreed on.
+    pub recovering: bool,
 }
 
 impl FolderIdentity {
@@ -47,7 +55,11 @@ impl FolderIdentity {
         out[32..40].copy_from_slice(&self.boot.to_le_bytes());
         out[40] = self.store as u8;
         out[41] = u8::from(self.initialised);
+        out[42] = u8::from(self.recovering);
         out[44..48].copy_from_slice(&self.node.to_le_bytes());
+        for (place, start) in out[48..].chunks_exact_mut(8).zip(self.starts) {
+            place.copy_from_slice(&start.to_le_bytes());
+        }
         out
     }
 
@@ -55,16 +67,22 @@ impl FolderIdentity {
         let (folder, rest) = bytes.split_first_chunk::<16>()?;
         let (cluster, rest) = rest.split_first_chunk::<16>()?;
         let (boot, rest) = rest.split_first_chunk::<8>()?;
-        let (&[store, initialised, _, _], rest) = rest.split_first_chunk::<4>()?;
-        let (node, _) = rest.split_first_chunk::<4>()?;
+        let (&[store, initialised, recovering, _], rest) = rest.split_first_chunk::<4>()?;
+        let (node, rest) = rest.split_first_chunk::<4>()?;
         (bytes.len() == PAYLOAD_BYTES).then_some(())?;
+        let mut starts = [0; STARTS_KEPT];
+        for (start, bytes) in starts.iter_mut().zip(rest.as_chunks::<8>().0) {
+            *start = u64::from_le_bytes(*bytes);
+        }
         Some(Self {
             folder: u128::from_le_bytes(*folder),
             cluster: u128::from_le_bytes(*cluster),
             node: u32::from_le_bytes(*node),
             boot: u64::from_le_bytes(*boot),
+            starts,
             store: StoreKind::from_u8(store)?,
             initialised: initialised == 1,
+            recovering: recovering == 1,
         })
     }
 }
@@ -80,7 +98,7 @@ pub struct DataFolder {
 
 impl DataFolder {
     /// Opens a folder, or makes it: takes the lock, checks or writes the identity, and counts the boot. `fresh_id` is a
-    /// random number for the case that the folder is new; `store` is what the settings say.
+    /// random number: it tells this start from others, and names the folder if it is new. `store` is what the settings say.
     ///
     /// # Errors
     /// [`Error::Locked`] when another process uses it; [`Error::Foreign`] when it was written by a newer release, was made
@@ -94,6 +112,8 @@ impl DataFolder {
             _ => Error::io("lock", &lock_path, e),
         })?;
         let path = dir.join("IDENTITY");
+        // NB: 0 means that there was no start.
+        let start = (((fresh_id >> 64) ^ fresh_id) as u64).max(1);
         let identity = match state_file::read(&*vfs, &path, MAGIC, VERSION)? {
             Some((_, payload)) => {
                 let mut identity = FolderIdentity::decode(&payload).ok_or_else(|| Error::Damaged {
@@ -110,11 +130,24 @@ impl DataFolder {
                     return Err(Error::Foreign { path: dir.to_path_buf(), detail });
                 }
                 identity.boot += 1;
+                identity.starts.rotate_right(1);
+                identity.starts[0] = start;
                 identity
             }
             None => {
                 Self::check_empty(&vfs, dir)?;
-                FolderIdentity { folder: fresh_id, cluster: 0, node: 0, boot: 1, store, initialised: false }
+                let mut starts = [0; STARTS_KEPT];
+                starts[0] = start;
+                FolderIdentity {
+                    folder: fresh_id,
+                    cluster: 0,
+                    node: 0,
+                    boot: 1,
+                    starts,
+                    store,
+                    initialised: false,
+                    recovering: false,
+                }
             }
         };
         let folder = Self { vfs, dir: dir.to_path_buf(), identity, _lock: lock };
@@ -161,6 +194,26 @@ impl DataFolder {
                 detail: format!("is node {number} of cluster {known:032x}, not node {node} of {cluster:032x}"),
             }),
         }
+    }
+
+    /// Takes the folder out of its cluster and into another, in which its node keeps its number; durably. Until
+    /// [`DataFolder::finish_recovery`] the identity says that this is under way.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk refuses.
+    pub fn begin_recovery(&mut self, cluster: u128) -> Result<()> {
+        self.identity.cluster = cluster;
+        self.identity.recovering = true;
+        self.store_identity()
+    }
+
+    /// What the folder holds is that of the other cluster now.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk refuses.
+    pub fn finish_recovery(&mut self) -> Result<()> {
+        self.identity.recovering = false;
+        self.store_identity()
     }
 
     fn store_identity(&self) -> Result<()> {

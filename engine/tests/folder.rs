@@ -1,7 +1,7 @@
 //! The data folder: identity, lock, and what is refused.
 
 use holdfast_engine::Error;
-use holdfast_engine::folder::DataFolder;
+use holdfast_engine::folder::{DataFolder, STARTS_KEPT};
 use holdfast_engine::state_file;
 use holdfast_engine::store::StoreKind;
 use holdfast_engine::vfs::{CrashPlan, OsVfs, SimVfs, Vfs};
@@ -31,6 +31,19 @@ fn identity_is_kept_and_each_open_counts() {
         let identity = folder.identity();
         assert_eq!((identity.folder, identity.cluster, identity.node, identity.boot), (0xabc, 5, 3, boot));
         assert!(identity.initialised);
+    }
+}
+
+#[test]
+fn last_starts_are_told_apart() {
+    let vfs = SimVfs::new();
+    for boot in 1..=20_u64 {
+        let start = u128::from(1000 + boot);
+        let folder = DataFolder::open(vfs.shared(), Path::new(DIR), start, StoreKind::Fjall).unwrap();
+        let identity = folder.identity();
+        assert_eq!(identity.boot, boot);
+        let expected: Vec<u64> = (0..STARTS_KEPT as u64).map(|n| if n < boot { 1000 + boot - n } else { 0 }).collect();
+        assert_eq!(identity.starts.to_vec(), expected, "newest first");
     }
 }
 
@@ -69,7 +82,7 @@ fn folder_of_a_newer_release_is_refused_and_left_alone() {
     let vfs = SimVfs::new();
     drop(open(&vfs).unwrap());
     let path = Path::new(DIR).join("IDENTITY");
-    state_file::write(&*vfs.shared(), &path, *b"HFFOLDER", 2, &[0; 99]).unwrap();
+    state_file::write(&*vfs.shared(), &path, *b"HFFOLDER", 3, &[0; 99]).unwrap();
     let before = vfs.contents(&path);
     let error = open(&vfs).unwrap_err();
     assert!(matches!(error, Error::Foreign { .. }));

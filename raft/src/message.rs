@@ -129,6 +129,11 @@ pub enum MessageBody {
         /// The oldest index of use.
         index_min: u64,
     },
+    /// My log ends before what you count as acknowledged by it: my disk has lost what it promised.
+    PromiseLost {
+        /// The last entry of that log.
+        last_index: u64,
+    },
     /// Campaign now; the leader steps aside for you.
     TimeoutNow,
     /// A leader's message of an older term arrived; this message's term says what is current.

@@ -11,7 +11,7 @@
 //! snapshot.
 //!
 //! Invariants: `matched < next`; `matched` never falls within a leader's term: a rejection or a hint is advice about
-//! `next`, an acceptance is a fact.
+//! `next`, an acceptance is a fact. A replica that turns out to have forgotten one is not heard any more.
 
 use std::collections::VecDeque;
 
@@ -55,6 +55,8 @@ pub(crate) struct Progress {
     pub(crate) stalled: bool,
     /// The host was asked for a snapshot on this replica's own request.
     pub(crate) snapshot_requested: bool,
+    /// It was caught lacking entries that it had acknowledged: nothing that it says counts any more.
+    pub(crate) promise_lost: bool,
     /// Appends on their way: (last entry, bytes).
     inflight: VecDeque<(u64, usize)>,
     inflight_bytes: usize,
@@ -76,6 +78,7 @@ impl Progress {
             nudge: false,
             stalled: false,
             snapshot_requested: false,
+            promise_lost: false,
             inflight: VecDeque::new(),
             inflight_bytes: 0,
         }

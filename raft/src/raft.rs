@@ -115,6 +115,12 @@ pub struct Raft {
     pub(crate) snapshot_postponed: Option<(ReplicaId, SnapshotMeta)>,
     pub(crate) snapshots_needed: Vec<SnapshotNeed>,
 
+    // Replicas that forgot.
+    /// Found and not told yet.
+    pub(crate) promises_lost: Vec<ReplicaId>,
+    /// This replica's own log lacks what it had acknowledged.
+    pub(crate) own_promise_lost: bool,
+
     // Outputs.
     pub(crate) messages: Vec<Message>,
     told: RoleState,
@@ -137,8 +143,10 @@ pub struct PeerStatus {
     pub inflight_appends: usize,
     /// Bytes on their way.
     pub inflight_bytes: usize,
-    /// Whether it waits for a snapshot.
+    /// Whether it waits for a snapshot, on the leader's word or its own.
     pub awaits_snapshot: bool,
+    /// It was caught lacking entries that it had acknowledged; nothing that it says counts.
+    pub promise_lost: bool,
     /// When it was last heard.
     pub heard_at: Millis,
     /// Whether it answered this leader in this term, within the last election timeout, and could be reached since. In a
@@ -244,6 +252,8 @@ impl Raft {
             snapshot_requested: None,
             snapshot_postponed: None,
             snapshots_needed: Vec::new(),
+            promises_lost: Vec::new(),
+            own_promise_lost: false,
             messages: Vec::new(),
             told,
             unapplied: VecDeque::new(),
@@ -311,6 +321,9 @@ impl Raft {
         } else if self.role == Role::Leader
             && let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == from)
         {
+            if peer.promise_lost {
+                return Ok(());
+            }
             peer.heard_at = self.now;
             peer.lost = false;
         }
@@ -341,6 +354,7 @@ impl Raft {
             MessageBody::Snapshot { meta } => self.on_snapshot(from, meta)?,
             MessageBody::SnapshotReply { index } => self.on_snapshot_reply(from, index),
             MessageBody::SnapshotWanted { index_min } => self.on_snapshot_wanted(from, index_min),
+            MessageBody::PromiseLost { last_index } => self.on_promise_lost(from, last_index),
             MessageBody::TimeoutNow => self.on_timeout_now(),
             MessageBody::StaleTerm => {}
         }
@@ -532,6 +546,7 @@ impl Raft {
             || self.reads.has_output()
             || self.can_ask_reads()
             || !self.snapshots_needed.is_empty()
+            || !self.promises_lost.is_empty()
             || (self.replicate && self.role == Role::Leader)
             || self.role_state() != self.told
     }
@@ -557,6 +572,7 @@ impl Raft {
         self.log.shrink_tail(self.config.tail_bytes_max);
         ready.messages = std::mem::take(&mut self.messages);
         ready.snapshots = std::mem::take(&mut self.snapshots_needed);
+        ready.promises_lost = std::mem::take(&mut self.promises_lost);
         (ready.reads, ready.reads_dropped) = self.reads.take_output();
         let role = self.role_state();
         if role != self.told {
@@ -825,10 +841,12 @@ impl Raft {
                     next: peer.next,
                     inflight_appends: peer.inflight().0,
                     inflight_bytes: peer.inflight().1,
-                    awaits_snapshot: matches!(peer.mode, Mode::Snapshot { .. }),
+                    awaits_snapshot: matches!(peer.mode, Mode::Snapshot { .. }) || peer.snapshot_requested,
+                    promise_lost: peer.promise_lost,
                     heard_at: peer.heard_at,
                     answers: peer.round > 0
                         && !peer.lost
+                        && !peer.promise_lost
                         && (self.sleep.asleep || self.now < peer.heard_at + self.config.election_timeout_ms),
                 })
                 .collect(),

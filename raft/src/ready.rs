@@ -106,6 +106,9 @@ pub struct Ready {
     pub reads_dropped: Vec<u64>,
     /// Snapshots to be sent.
     pub snapshots: Vec<SnapshotNeed>,
+    /// Replicas whose disks lost entries that they had acknowledged in this term, this one perhaps among them. Whatever they say
+    /// rests on nothing: stop them.
+    pub promises_lost: Vec<ReplicaId>,
     /// The new term, role or leader, if any of them changed.
     pub role: Option<RoleState>,
 }

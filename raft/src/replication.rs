@@ -13,6 +13,13 @@
 //! # Lost messages
 //! An append that was lost shows when the next one doesn't fit, or, if none follows, when a heartbeat's answer comes
 //! from a replica that lacks entries: it is then sent an append that it must accept or refuse.
+//!
+//! # Disks that forget
+//! A refusal of what was acknowledged proves nothing: it may be older than the acknowledgement, and come late. But a heartbeat
+//! names a commit index up to which the leader has the follower's *acknowledgement*, in this term. A follower whose log ends
+//! before that has lost entries that it had synced: no entry below what it acknowledged is ever cut while the term lasts. It
+//! says so, both hosts are told ([`Ready::promises_lost`](crate::Ready::promises_lost)), and the leader hears it no more. Its host must
+//! stop it.
 
 use crate::{
     defects::{self, Defect},
@@ -65,15 +72,43 @@ impl Raft {
     }
 
     pub(crate) fn on_heartbeat(&mut self, from: ReplicaId, round: u64, commit: u64, sleep: bool) {
-        // The leader names only what it knows this log to hold; more than the log holds can't be meant.
-        self.log.commit_to(commit.min(self.log.last()));
+        // The leader names only what this log acknowledged to it. NB: a snapshot that is being put in place counts as held already.
+        if commit > self.log.last() {
+            return self.lose_promise(from);
+        }
+        self.log.commit_to(commit);
         // NB: one that sleeps already stays asleep, and says so again: the first answer may have been lost.
         let asleep = sleep && commit == self.log.last() && self.fall_asleep();
         self.send(from, MessageBody::HeartbeatReply { round, asleep });
         self.repeat_snapshot_request(from);
     }
 
+    /// The leader counts on entries that this log acknowledged and doesn't hold: the disk has lost what was synced.
+    fn lose_promise(&mut self, leader: ReplicaId) {
+        let last_index = self.log.last();
+        self.send(leader, MessageBody::PromiseLost { last_index });
+        if !std::mem::replace(&mut self.own_promise_lost, true) {
+            self.promises_lost.push(self.config.id);
+        }
+    }
+
     // ---- leader ------------------------------------------------------------------------------------------------
+
+    /// A replica found that its log ends before what it had acknowledged. Whatever it says from now on rests on a disk
+    /// that forgets, so that neither its acknowledgements nor its answers to heartbeats count in this term.
+    pub(crate) fn on_promise_lost(&mut self, from: ReplicaId, last_index: u64) {
+        if self.role != Role::Leader {
+            return;
+        }
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == from)
+            && last_index < peer.matched
+        {
+            peer.promise_lost = true;
+            peer.round = 0;
+            self.promises_lost.push(from);
+            self.forget_lease();
+        }
+    }
 
     pub(crate) fn on_accepted(&mut self, from: ReplicaId, index: u64) {
         let first = self.log.base() + 1;
@@ -110,7 +145,8 @@ impl Raft {
                 let unwritten = defects::has(Defect::OwnEntriesNotSynced);
                 return if unwritten { self.log.last() } else { self.log.persisted() };
             }
-            self.peers.iter().find(|peer| peer.id == voter).map_or(0, |peer| peer.matched)
+            let heard = self.peers.iter().find(|peer| peer.id == voter && !peer.promise_lost);
+            heard.map_or(0, |peer| peer.matched)
         });
         let before = self.log.commit();
         // An entry of an earlier term may be on a majority and still be overwritten by a leader that has a later one;
@@ -144,7 +180,11 @@ impl Raft {
         let (log, config) = (&self.log, &self.config);
         let peer = &mut self.peers[place];
         let leads_next = self.transfer.is_some_and(|transfer| transfer.asked && transfer.target == peer.id);
-        if leads_next || peer.stalled || matches!(peer.mode, Mode::Snapshot { .. } | Mode::Probe { sent: true }) {
+        if leads_next
+            || peer.stalled
+            || peer.promise_lost
+            || matches!(peer.mode, Mode::Snapshot { .. } | Mode::Probe { sent: true })
+        {
             return Ok(None);
         }
         let has_entries = peer.next <= log.last();

@@ -56,9 +56,8 @@ impl Raft {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == to) else {
             return;
         };
-        if !delivered {
-            peer.snapshot_requested = false;
-        }
+        // If the replica still wants one, it asks again with the next heartbeat.
+        peer.snapshot_requested = false;
         if let Mode::Snapshot { index } = peer.mode
             && (!delivered || index.is_some())
         {
@@ -105,6 +104,8 @@ impl Raft {
         if self.role == Role::Leader {
             self.become_follower(self.term, None);
         }
+        // NB: asleep it would hear no heartbeat with which to ask again.
+        self.wake();
         self.snapshot_requested = Some(self.log.delivered());
         if let Some(leader) = self.leader {
             self.repeat_snapshot_request(leader);

@@ -19,6 +19,7 @@ pub mod membership;
 pub mod node;
 pub mod once;
 pub mod peer;
+pub mod recover;
 pub mod replica;
 pub mod resp;
 pub mod server;

@@ -1,7 +1,7 @@
 //! The `holdfast` binary.
 
 use holdfast_server::settings::{Launch, Settings};
-use holdfast_server::{logging, membership::Entry, server, settings, supervisor};
+use holdfast_server::{logging, membership::Entry, recover, server, settings, supervisor};
 use std::process::ExitCode;
 
 #[global_allocator]
@@ -14,6 +14,7 @@ const SMALL_BUDGET_BYTES: u64 = 256 << 20;
 fn main() -> ExitCode {
     match settings::load_launch(std::env::args_os(), std::env::vars_os()) {
         Ok(Launch::Node(settings, entry)) => run_node(*settings, entry),
+        Ok(Launch::Recover(settings, plan)) => exit(recover::run(*settings, plan)),
         Ok(Launch::Cluster(plan)) => exit(supervisor::run(&plan)),
         Err(error) => {
             error.print();

@@ -3,6 +3,7 @@
 //! ```text
 //!   holdfast init         folder ─▶ a new cluster's identity, node 1
 //!   holdfast join ADDR    ask ADDR ─▶ (the leader) ─▶ a number ─▶ folder; then a snapshot, then the log, then a vote
+//!   holdfast recover      the others are lost ─▶ another cluster's identity, and this node alone in it: recover.rs
 //!   holdfast              folder says: alone, node N of a cluster, or one that its cluster has removed
 //! ```
 //!
@@ -15,7 +16,8 @@ use crate::server::{StartError, random_u128};
 use holdfast_engine::folder::DataFolder;
 use holdfast_engine::state_file;
 use holdfast_engine::vfs::OsVfs;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How a node starts.
@@ -28,6 +30,15 @@ pub enum Entry {
     Init,
     /// As a new node of the cluster that this address belongs to.
     Join(Address),
+}
+
+/// Why a node takes part in its cluster no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Parting {
+    /// The cluster has removed it.
+    Removed,
+    /// Its folder is not the one that made its promises: why, and what to do.
+    PromiseLost(String),
 }
 
 /// How long a node tries to join before it gives up.
@@ -47,6 +58,12 @@ const PEERS_VERSION: u32 = 1;
 const REMOVED_FILE: &str = "REMOVED";
 const REMOVED_MAGIC: [u8; 8] = *b"HFREMOVD";
 const REMOVED_VERSION: u32 = 1;
+/// The state file with the newest starts of other nodes.
+pub(crate) const STARTS_FILE: &str = "STARTS";
+/// The state file of a folder that is not the one that made its node's promises. The payload says how that was found.
+const LOST_FILE: &str = "LOST";
+const LOST_MAGIC: [u8; 8] = *b"HFLOST\0\0";
+const LOST_VERSION: u32 = 1;
 
 /// Makes the folder's node the first of a new cluster, unless it belongs to one.
 ///
@@ -140,9 +157,47 @@ pub(crate) fn mark_removed(folder: &DataFolder) -> holdfast_engine::Result<()> {
 ///
 /// # Errors
 /// When the note is damaged or can't be read.
-pub(crate) fn is_removed(folder: &DataFolder) -> holdfast_engine::Result<bool> {
+fn is_removed(folder: &DataFolder) -> holdfast_engine::Result<bool> {
     let path = folder.path().join(REMOVED_FILE);
     Ok(state_file::read(&*OsVfs::shared(), &path, REMOVED_MAGIC, REMOVED_VERSION)?.is_some())
+}
+
+/// Notes in the folder that it is not the one that made its node's promises: it is never to take part again.
+///
+/// # Errors
+/// When the disk refuses.
+pub(crate) fn mark_promise_lost(folder: &DataFolder, reason: &str) -> holdfast_engine::Result<()> {
+    let path = folder.path().join(LOST_FILE);
+    state_file::write(&*OsVfs::shared(), &path, LOST_MAGIC, LOST_VERSION, reason.as_bytes())
+}
+
+/// Why the folder's node may not take part in its cluster, if it may not.
+///
+/// # Errors
+/// When the notes are damaged or can't be read.
+pub(crate) fn parting(folder: &DataFolder) -> holdfast_engine::Result<Option<Parting>> {
+    let path = folder.path().join(LOST_FILE);
+    let lost = state_file::read(&*OsVfs::shared(), &path, LOST_MAGIC, LOST_VERSION)?;
+    let lost = lost.map(|(_, reason)| Parting::PromiseLost(String::from_utf8_lossy(&reason).into_owned()));
+    Ok(if is_removed(folder)? { Some(Parting::Removed) } else { lost })
+}
+
+/// Forgets what the folder says of its old cluster: its other nodes, their starts, and why this one took no part.
+///
+/// # Errors
+/// When the disk refuses.
+pub(crate) fn forget_cluster(dir: &Path) -> holdfast_engine::Result<()> {
+    let vfs = OsVfs::shared();
+    for name in [PEERS_FILE, STARTS_FILE, REMOVED_FILE, LOST_FILE] {
+        let path = dir.join(name);
+        match vfs.remove(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(holdfast_engine::Error::io("remove", &path, error));
+            }
+            _ => {}
+        }
+    }
+    vfs.sync_dir(dir).map_err(|error| holdfast_engine::Error::io("sync", dir, error))
 }
 
 fn peers_path(folder: &DataFolder) -> PathBuf {

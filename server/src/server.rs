@@ -3,7 +3,7 @@
 use crate::cluster::{self, Address, NodeId};
 use crate::host::ClusterIdentity;
 use crate::logging::LevelHandle;
-use crate::membership::{self, Entry};
+use crate::membership::{self, Entry, Parting};
 use crate::node::{MAX_CLIENTS_REFUSAL, Node};
 use crate::peer::{JoinRequest, PeerOptions, PeerSink, Peers};
 use crate::settings::{Durability, PEER_PORT_OFFSET, Settings};
@@ -67,6 +67,12 @@ pub fn run(settings: Settings, entry: Entry, log: LevelHandle) -> Result<(), Sta
         let (stop, mut stopped) = watch::channel(false);
         watch_signals(stop.clone());
         let mut folder = storage::open_folder(&settings, random_u128())?;
+        if folder.identity().recovering {
+            return Err(StartError::Recovery(format!(
+                "a recovery of {} was begun and not finished: run 'holdfast recover' on it again",
+                settings.dir.display()
+            )));
+        }
         let clustered = entry != Entry::Start || folder.identity().cluster != 0;
         let member = match clustered {
             true => Some(Member::prepare(&settings, address, folder.identity().folder)?),
@@ -84,8 +90,8 @@ pub fn run(settings: Settings, entry: Entry, log: LevelHandle) -> Result<(), Sta
             _ => {}
         }
         let hints = membership::stored_peers(&folder);
-        let removed = membership::is_removed(&folder)?;
-        let opened = storage::open_host(&settings, folder, random_u128())?;
+        let parting = membership::parting(&folder)?;
+        let opened = storage::open_host(&settings, folder, random_u128(), false)?;
         let summary = storage::summarize(&opened.report);
         let identity = opened.host.identity();
         let node = Node::new(Arc::clone(&settings), address, wall_clock_ms(), random_u128(), stop);
@@ -99,7 +105,7 @@ pub fn run(settings: Settings, entry: Entry, log: LevelHandle) -> Result<(), Sta
         let sink = Rc::new(ShardSink::default());
         sink.attach(&shard);
         if let (Some(member), Some(identity)) = (&member, identity) {
-            member.take_part(&shard, &sink, identity, hints, removed)?;
+            member.take_part(&shard, &sink, identity, hints, parting)?;
         }
         print_banner(&settings, address, &summary, member.as_ref().zip(identity));
         if let Some(member) = member
@@ -168,15 +174,16 @@ impl Member {
         sink: &Rc<ShardSink>,
         identity: ClusterIdentity,
         hints: Vec<(NodeId, Address)>,
-        removed: bool,
+        parting: Option<Parting>,
     ) -> Result<(), StartError> {
         let seed = random_u128() as u64;
         let ClusterIdentity { cluster, node } = identity;
-        let options = PeerOptions::new(cluster, node, self.client.clone(), self.peer.clone(), seed);
+        let mut options = PeerOptions::new(cluster, node, self.client.clone(), self.peer.clone(), seed);
+        (options.starts, options.pace) = shard.borrow().standing();
         let sink: Rc<dyn PeerSink> = Rc::clone(sink) as _;
         let peers = Peers::new(options, Rc::downgrade(&sink));
         let me = cluster::Member { folder: self.folder, client: self.client.clone(), peer: self.peer.clone() };
-        Shard::start_cluster(shard, ClusterStart { identity, me, peers, hints, seed, removed })
+        Shard::start_cluster(shard, ClusterStart { identity, me, peers, hints, seed, parting })
             .map_err(StartError::Runtime)
     }
 }

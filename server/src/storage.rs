@@ -23,11 +23,16 @@ pub(crate) fn open_folder(settings: &Settings, random: u128) -> Result<DataFolde
     Ok(DataFolder::open(OsVfs::shared(), &settings.dir, random, settings.store)?)
 }
 
-/// Opens the host in its folder.
+/// Opens the host in its folder. `commit_all`: see [`HostOptions::commit_all`].
 ///
 /// # Errors
 /// When what the folder holds can't be brought to a state that may serve.
-pub(crate) fn open_host(settings: &Settings, folder: DataFolder, random: u128) -> Result<Opened, StartError> {
+pub(crate) fn open_host(
+    settings: &Settings,
+    folder: DataFolder,
+    random: u128,
+    commit_all: bool,
+) -> Result<Opened, StartError> {
     let budget = Budget::of(settings.memory_budget_bytes);
     let identity = *folder.identity();
 
@@ -62,6 +67,8 @@ pub(crate) fn open_host(settings: &Settings, folder: DataFolder, random: u128) -
         sleep_after_ms: (settings.sleep_after_ms > 0).then_some(settings.sleep_after_ms),
         lease_reads: settings.lease_reads,
         append_bytes_max: None,
+        state_check_interval_ms: settings.state_check_interval_seconds.saturating_mul(1000),
+        commit_all,
         seed: random as u64,
     };
     Host::open(folder, options, 0).map_err(|error| match error {

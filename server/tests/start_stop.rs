@@ -101,7 +101,7 @@ fn folder_of_a_newer_format_is_refused_and_left_alone() {
     let crc = crc32(&[&bytes[..16], &bytes[20..]].concat());
     bytes[16..20].copy_from_slice(&crc.to_le_bytes());
     std::fs::write(&identity, &bytes).expect("identity");
-    assert_refused(refused(dir.path(), &[]), 1, &["IDENTITY", "newer release", "format 2"]);
+    assert_refused(refused(dir.path(), &[]), 1, &["IDENTITY", "newer release", "format 3"]);
     assert_eq!(std::fs::read(&identity).expect("identity"), bytes);
     // The checksum was computed as the format says: with the version of today the folder opens.
     bytes[8] -= 1;

@@ -179,17 +179,17 @@ fn push_part(sink: &mut dyn RowSink, part: &Part) -> Result<()> {
 
 impl Table {
     /// Begins to replace the group's state by a snapshot with this header. Until [`Table::finish_install`] the table must not be
-    /// written; reads see the old state.
+    /// written; reads see the old state. A snapshot of the index that is applied replaces a state that can't be trusted.
     ///
     /// # Errors
-    /// When the snapshot is not ahead of what is applied, or the incarnation not above the present one.
+    /// When the snapshot is behind what is applied, or the incarnation not above the present one.
     pub fn install(&mut self, header: &SnapshotHeader, incarnation: u64) -> Result<InstallJob> {
         let applied = header.applied;
-        if applied.index <= self.applied().index || incarnation <= self.incarnation {
+        if applied.index < self.applied().index || incarnation <= self.incarnation {
             return Err(Error::Store {
                 path: self.shared.options.dir.clone(),
                 detail: format!(
-                    "a snapshot of group {} at index {} (incarnation {incarnation}) is not ahead of index {} \
+                    "a snapshot of group {} at index {} (incarnation {incarnation}) is behind index {} \
                      (incarnation {})",
                     self.group,
                     applied.index,

@@ -679,6 +679,12 @@ impl Table {
             || (held >= options.memtable_bytes_max / 2 && self.active.bytes() >= share)
     }
 
+    /// Has the state written to the store although no entry may have changed it: for an attachment that no entry set.
+    pub fn flush_unchanged(&mut self) {
+        self.seal_wanted = true;
+        self.freeze();
+    }
+
     /// Freezes the active memtable, empty or not.
     pub(super) fn freeze(&mut self) {
         let memtable = std::mem::take(&mut self.active);

@@ -24,6 +24,8 @@ pub(crate) struct Node {
     pub(crate) conf_state: ConfState,
     pub(crate) reads: Vec<ReadState>,
     pub(crate) reads_dropped: Vec<u64>,
+    /// Whose disks are known to have forgotten.
+    pub(crate) promises_lost: Vec<u64>,
     /// The node's clock: runs at this percentage of true time, from this offset.
     pub(crate) clock: (u64, u64),
     /// Don't hand the applied index back, as a host would that is slow to apply.
@@ -49,6 +51,7 @@ impl Node {
             writes: VecDeque::new(),
             reads: Vec::new(),
             reads_dropped: Vec::new(),
+            promises_lost: Vec::new(),
             clock: (100, 0),
             apply_held: false,
         }
@@ -108,6 +111,7 @@ impl Node {
             messages.extend(ready.messages);
             self.reads.extend(ready.reads);
             self.reads_dropped.extend(ready.reads_dropped);
+            self.promises_lost.extend(ready.promises_lost);
             let mut conf_states = ready.conf_states.into_iter().peekable();
             for entry in &ready.committed {
                 assert_eq!(entry.index, self.applied + 1, "entries are handed out in order, once");

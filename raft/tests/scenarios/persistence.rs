@@ -1,6 +1,75 @@
 //! Crashes: what was promised is still true afterwards.
 
+use holdfast_raft::{Message, MessageBody};
+
 use crate::network::{Faults, Simulation};
+
+/// Takes a replica down and its disk back to what it held when its log ended at `last`, as a disk does that forgets.
+fn roll_back(simulation: &mut Simulation, id: u64, last: u64) {
+    simulation.crash(id);
+    let disk = &mut simulation.node(id).disk;
+    let entries = usize::try_from(last - disk.log.base_index).expect("few");
+    disk.log.entries.truncate(entries);
+    disk.hard_state.commit = disk.hard_state.commit.min(last);
+    disk.applied = disk.applied.min(last);
+}
+
+/// Whether the leader knows that a replica's disk forgets.
+fn is_found_out(simulation: &mut Simulation, leader: u64, id: u64) -> bool {
+    simulation.node(leader).raft().status().peers.iter().any(|peer| peer.id == id && peer.promise_lost)
+}
+
+/// A replica's disk loses entries that it acknowledged in the term of the present leader: both find out, and it counts no more.
+#[test]
+fn follower_that_lost_what_it_acknowledged_is_found_out_and_counts_no_more() {
+    let mut simulation = Simulation::new(3, 56);
+    let leader = simulation.elect();
+    let last = simulation.agree("kept", 3);
+    for number in 0..5 {
+        simulation.agree(&format!("{number}"), 3);
+    }
+    let (victim, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    roll_back(&mut simulation, victim, last);
+    simulation.restart(victim);
+    simulation.run_until("it is found out", 2000, |simulation| is_found_out(simulation, leader, victim));
+    assert_eq!(simulation.node(victim).promises_lost, [victim], "it knows, once");
+    assert_eq!(simulation.node(leader).promises_lost, [victim]);
+    // With it alone there is no majority: it is as good as dead.
+    simulation.isolate(other);
+    let committed = simulation.checker.committed_last();
+    simulation.propose(leader, "nobody else has it");
+    simulation.run_for(300);
+    assert_eq!(simulation.checker.committed_last(), committed);
+    assert!(!simulation.read(leader) || simulation.node(leader).reads.is_empty());
+    // Its host stops it; with the third the group goes on.
+    simulation.crash(victim);
+    simulation.reconnect(other);
+    simulation.agree("with the other", 2);
+}
+
+/// A refusal that comes late, after what it refused was acknowledged, is no lost promise; nor is any crash.
+#[test]
+fn late_refusals_and_crashes_are_no_lost_promises() {
+    let mut simulation = Simulation::with(3, 57, Faults::REORDERING, |config| config);
+    for round in 0..20 {
+        let leader = simulation.elect();
+        let index = simulation.agree(&format!("{round}"), 2);
+        let follower = leader % 3 + 1;
+        let term = simulation.node(leader).raft().term();
+        for previous_index in [index, index - 1, 1] {
+            let body = MessageBody::AppendRejected { previous_index, hint_index: 0, hint_term: 0 };
+            let late = Message { from: follower, to: leader, term, body };
+            simulation.with_node(leader, |node, clock| node.raft().step(clock, late)).expect("late, not wrong");
+        }
+        simulation.crash(follower);
+        simulation.run_for(200);
+        simulation.restart(follower);
+        simulation.run_for(500);
+        for id in 1..=3 {
+            assert!(simulation.node(id).promises_lost.is_empty(), "round {round}, replica {id}");
+        }
+    }
+}
 
 #[test]
 fn persist_all_crash() {

@@ -98,6 +98,7 @@ fn message_text(message: &Message) -> String {
         }
         MessageBody::SnapshotReply { index } => format!("SnapshotReply {index}"),
         MessageBody::SnapshotWanted { index_min } => format!("SnapshotWanted from={index_min}"),
+        MessageBody::PromiseLost { last_index } => format!("PromiseLost last={last_index}"),
         MessageBody::TimeoutNow => "TimeoutNow".to_owned(),
         MessageBody::StaleTerm => "StaleTerm".to_owned(),
     };
@@ -141,6 +142,9 @@ fn ready_text(id: u64, ready: &Ready) -> String {
     }
     for read in &ready.reads_dropped {
         line(format!("drops read {read}"));
+    }
+    for lost in &ready.promises_lost {
+        line(format!("knows that {lost} lost its promise"));
     }
     for need in &ready.snapshots {
         line(format!("makes a snapshot for {}", need.to));

@@ -7,16 +7,17 @@
 //!   version u8 │ next_id u64 │ 4 lists of replica ids (count u16, ids u64), auto_leave u8
 //!              │ count u16 │ per node: id u64, folder u128, client address, peer address (length u16, text)
 //!              │ leaving u64 (0: nobody)                                                   from version 2 on
+//!              │ count u16 │ per start: id u64, boot u64, run u64                          from version 3 on
 //! ```
 //!
 //! A node that is to go is first marked as *leaving*; the same entry that takes it out of the group's membership takes it off
 //! the list. So whoever leads finds in the list what is still to be done, and a node is never in one of the two alone for good.
 
-use super::{Address, NodeId};
+use super::{Address, NodeId, Start};
 use holdfast_raft::ConfState;
 use std::collections::BTreeMap;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// The oldest version that is still read.
 const VERSION_MIN: u8 = 1;
 /// The most nodes of a cluster.
@@ -44,6 +45,8 @@ pub struct Members {
     pub last_id: NodeId,
     /// The node that is being removed: one of the list, and one at a time.
     pub leaving: Option<NodeId>,
+    /// The newest start of each node that the leaders have heard of: an older copy of its folder is not heard any more.
+    pub starts: BTreeMap<NodeId, Start>,
 }
 
 /// Why bytes are no list of members.
@@ -73,8 +76,18 @@ impl Members {
         self.conf = conf;
         if let Some(id) = self.leaving.filter(|id| !self.conf.contains(*id)) {
             self.nodes.remove(&id);
+            self.starts.remove(&id);
             self.leaving = None;
         }
+    }
+
+    /// Takes note of a node's start. `false`: nothing changed, since it isn't in the list, or a newer start is known.
+    pub fn register(&mut self, id: NodeId, start: Start) -> bool {
+        let news = self.nodes.contains_key(&id) && start.supersedes(self.starts.get(&id).copied());
+        if news {
+            self.starts.insert(id, start);
+        }
+        news
     }
 
     /// Whether this node was one, and is no more. Numbers are given in ascending order and never again.
@@ -103,6 +116,10 @@ impl Members {
             }
         }
         out.extend_from_slice(&self.leaving.unwrap_or(0).to_le_bytes());
+        out.extend_from_slice(&(self.starts.len() as u16).to_le_bytes());
+        for (id, Start { boot, run }) in &self.starts {
+            [id, boot, run].into_iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+        }
         out
     }
 
@@ -142,10 +159,18 @@ impl Members {
         if leaving.is_some_and(|id| !nodes.contains_key(&id)) {
             return Err(MembersError("a node is leaving that is not in it"));
         }
+        let mut starts = BTreeMap::new();
+        for _ in 0..if version >= 3 { reader.count()? } else { 0 } {
+            let id = u64::from_le_bytes(reader.take()?);
+            let (boot, run) = (u64::from_le_bytes(reader.take()?), u64::from_le_bytes(reader.take()?));
+            if !nodes.contains_key(&id) || starts.insert(id, Start { boot, run }).is_some() {
+                return Err(MembersError("a node has started that is not in it, or twice"));
+            }
+        }
         if !reader.0.is_empty() {
             return Err(MembersError("bytes are left over"));
         }
-        Ok(Members { conf, nodes, last_id, leaving })
+        Ok(Members { conf, nodes, last_id, leaving, starts })
     }
 }
 
@@ -189,6 +214,7 @@ mod tests {
             nodes: BTreeMap::from([(1, member(1)), (2, member(2)), (7, member(7))]),
             last_id: 9,
             leaving: None,
+            starts: BTreeMap::from([(2, Start { boot: 4, run: 77 }), (7, Start { boot: 1, run: 78 })]),
         }
     }
 
@@ -202,10 +228,30 @@ mod tests {
 
     #[test]
     fn older_version_is_read() {
-        let mut bytes = sample().encode();
-        bytes[0] = 1;
-        bytes.truncate(bytes.len() - 8);
-        assert_eq!(Members::decode(&bytes), Ok(sample()));
+        let sample = Members { starts: BTreeMap::new(), ..sample() };
+        let mut bytes = sample.encode();
+        for (version, left_out) in [(2, 2), (1, 8)] {
+            bytes[0] = version;
+            bytes.truncate(bytes.len() - left_out);
+            assert_eq!(Members::decode(&bytes).as_ref(), Ok(&sample));
+        }
+    }
+
+    #[test]
+    fn starts_of_members_are_registered_until_they_leave() {
+        let mut members = sample();
+        let start = |boot| Start { boot, run: boot + 100 };
+        assert!(!members.register(8, start(1)), "there is no such node");
+        assert!(members.register(1, start(3)) && !members.register(1, start(3)) && !members.register(1, start(2)));
+        assert!(members.register(1, start(9)) && members.starts[&1] == start(9));
+        assert!(
+            members.register(1, Start { boot: 9, run: Start::VOID }) && !members.register(1, start(10)),
+            "for good"
+        );
+        assert!(members.mark_leaving(7));
+        members.set_conf(ConfState::of_voters([1, 2]));
+        assert!(!members.starts.contains_key(&7));
+        assert_eq!(Members::decode(&members.encode()), Ok(members));
     }
 
     #[test]
@@ -242,7 +288,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut bytes = bytes;
-            if let Some(first) = bytes.first_mut() { *first = VERSION_MIN + *first % 2; }
+            if let Some(first) = bytes.first_mut() { *first = VERSION_MIN + *first % 3; }
             let _ = Members::decode(&bytes);
         }
     }

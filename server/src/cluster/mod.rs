@@ -11,12 +11,16 @@
 
 mod address;
 mod members;
+mod pace;
 pub mod route;
+mod starts;
 mod topology;
 mod view;
 
 pub use address::Address;
 pub use members::{Member, Members, MembersError, NODES_MAX};
+pub use pace::Pace;
+pub use starts::{PromiseLost, Start, Starts};
 pub use topology::{GroupView, LinkView, NodeView, Topology, Traffic};
 pub use view::SlotRange;
 

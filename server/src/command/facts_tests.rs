@@ -12,7 +12,7 @@ const FACTS: &str = include_str!("../../tests/redis_facts.tsv");
 const PARTIAL: [&str; 1] = ["function|"];
 
 /// Commands of ours that Redis 7.0 doesn't have.
-const OURS: [&str; 13] = [
+const OURS: [&str; 14] = [
     "cad",
     "cas",
     "client|no-touch",
@@ -26,6 +26,7 @@ const OURS: [&str; 13] = [
     "holdfast|remove-node",
     "holdfast|session",
     "holdfast|transfer-leader",
+    "holdfast|verify",
 ];
 
 /// A write in Redis; here it has nothing to write, and must not be logged.

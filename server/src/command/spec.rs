@@ -239,6 +239,8 @@ pub enum Special {
     RemoveNode,
     /// Hands leadership over, to a node or to whoever is furthest: see [`super::parse_node`].
     TransferLeader,
+    /// HOLDFAST VERIFY.
+    Verify,
 }
 
 /// Who executes a command.

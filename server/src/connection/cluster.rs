@@ -357,6 +357,8 @@ pub(super) fn holdfast_help(context: &mut ConnContext<'_>) {
         "    Removes a node, by its number. Answers when it is gone: 1, or 0 if it was gone before.",
         "TRANSFER-LEADER [<node>]",
         "    Hands leadership to <node>, or to the one that is furthest. Answers the number of the new leader.",
+        "VERIFY",
+        "    Has all replicas hash what they hold at one index, and compares. One that differs from the majority is rebuilt.",
         "HELP",
         "    This text.",
     ]);

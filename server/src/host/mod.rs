@@ -31,13 +31,14 @@
 mod alive;
 mod open;
 mod snapshot;
+mod starts;
 
 pub use open::{ClusterIdentity, HostOptions, OpenError, Opened};
 pub use snapshot::{Incoming, SnapshotChunks, is_next_chunk};
 
-use crate::cluster::{Members, NodeId};
+use crate::cluster::{Member, Members, NodeId, Pace};
 use crate::defects::{self, Defect};
-use crate::replica::{MembershipStep, Replica};
+use crate::replica::{HashJob, MembershipStep, Replica, StateHash};
 use alive::Alive;
 use holdfast_engine::folder::DataFolder;
 use holdfast_engine::ledger::{Category, Ledger};
@@ -52,6 +53,7 @@ use holdfast_raft::{
     StepError, WriteBatch,
 };
 use open::{entry_from_disk, kind_to_disk};
+use starts::StartBook;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -95,6 +97,10 @@ pub struct Outputs {
     pub roles: Vec<(GroupId, RoleState)>,
     /// Nodes that are to be shown that this one lives: [`Host::beat`] over there.
     pub beats: Vec<NodeId>,
+    /// Nodes whose disks lost what they had acknowledged, this one perhaps among them.
+    pub promises_lost: Vec<(GroupId, NodeId)>,
+    /// Hashes of the state, to be sent to the leader.
+    pub state_hashes: Vec<(GroupId, NodeId, StateHash)>,
 }
 
 /// A write of Raft's that is part of a batch.
@@ -153,6 +159,10 @@ pub struct Host {
     fault: Option<String>,
     /// The node was removed from its cluster.
     retired: bool,
+    /// The newest starts of other nodes, and this node's.
+    starts: StartBook,
+    /// What leases rest on.
+    pace: Pace,
 }
 
 /// A group's log as the Raft core reads it.
@@ -249,7 +259,8 @@ impl Host {
         }
     }
 
-    /// Stands for no election and hears no leader any more: the node was removed from its cluster.
+    /// Stands for no election and hears no leader any more: the node was removed from its cluster, or its folder is not the one that
+    /// made its promises.
     pub fn retire(&mut self) {
         self.retired = true;
     }
@@ -267,6 +278,7 @@ impl Host {
                 continue;
             }
             replica.raft.tick(now);
+            replica.tick_checks(now);
             // NB: what is under way already refuses these; they are looked at again with the next tick.
             match replica.membership_step() {
                 Some(MembershipStep::Change(change)) => {
@@ -335,6 +347,11 @@ impl Host {
         let mut progressed = self.alive.is_due();
         outputs.beats.extend(self.alive.take_due());
         for place in 0..self.replicas.len() {
+            let replica = &mut self.replicas[place];
+            for (to, hash) in replica.check.outbox.drain(..) {
+                outputs.state_hashes.push((replica.group, to, hash));
+                progressed = true;
+            }
             if !self.replicas[place].raft.has_ready() {
                 continue;
             }
@@ -362,6 +379,7 @@ impl Host {
         outputs.reads_dropped.extend(ready.reads_dropped.into_iter().map(|context| (group, context)));
         outputs.snapshots.extend(ready.snapshots.into_iter().map(|need| (group, need)));
         outputs.roles.extend(ready.role.map(|role| (group, role)));
+        outputs.promises_lost.extend(ready.promises_lost.into_iter().map(|node| (group, node)));
         if let Some(write) = ready.write {
             if write.snapshot.is_some() {
                 outputs.installs.push(group);
@@ -518,7 +536,8 @@ impl Host {
             return Err(format!("a snapshot of group {group} names another membership than its leader"));
         }
         // NB: above every incarnation that an entry up to the snapshot's began, below any that a later one will.
-        let incarnation = meta.index << INCARNATION_OP_BITS;
+        // The state that is replaced may be of the same index.
+        let incarnation = (meta.index << INCARNATION_OP_BITS).max(replica.table.incarnation() + 1);
         let job = replica.table.install(&received.header, incarnation).map_err(|error| error.to_string())?;
         let path = received.path.clone();
         if defects::has(Defect::LogCutBeforeSnapshot) {
@@ -599,6 +618,57 @@ impl Host {
     /// The file system.
     pub fn vfs(&self) -> &SharedVfs {
         &self.vfs
+    }
+
+    // ---- checks of the state ---------------------------------------------------------------------------------------
+
+    /// A state to be hashed, if a check began: run it anywhere, then call [`Host::finish_hash`]. Newer ones take the place of older ones.
+    pub fn take_hash_job(&mut self) -> Option<HashJob> {
+        self.replicas.iter_mut().find_map(Replica::take_hash_job)
+    }
+
+    /// A state was hashed.
+    pub fn finish_hash(&mut self, group: GroupId, index: u64, done: Result<u128, Error>) {
+        if let Some(replica) = self.replica_mut(group) {
+            replica.finish_hash(index, done);
+        }
+    }
+
+    /// A replica says what it found.
+    pub fn learn_hash(&mut self, from: NodeId, group: GroupId, found: StateHash) {
+        if let Some(replica) = self.replica_mut(group) {
+            replica.learn_hash(from, found);
+        }
+    }
+
+    // ---- recovery --------------------------------------------------------------------------------------------------
+
+    /// Makes this node the only one that its group and its list of members know, durably: the others are lost. Everything that the log
+    /// holds must be applied.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn become_alone(&mut self, me: Member) -> Result<(), Error> {
+        let id = self.data().raft().id();
+        let start = self.starts().present();
+        let replica = self.data_mut();
+        replica.become_alone(id, me, start);
+        let synced_index = replica.synced_index;
+        replica.table.flush_unchanged();
+        replica.table.maintain(0, synced_index)?;
+        self.tables.wait_idle()?;
+        self.data_mut().table.maintain(0, synced_index)?;
+        let left = self.data().table.stats().frozen_bytes;
+        if left > 0 {
+            let detail = format!("{left} bytes did not reach the store");
+            return Err(Error::Store { path: self.dir.clone(), detail });
+        }
+        Ok(())
+    }
+
+    /// The folder, to change what it says of itself.
+    pub fn folder_mut(&mut self) -> &mut DataFolder {
+        &mut self.folder
     }
 
     // ---- upkeep ----------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 use super::Host;
 use super::alive::Alive;
-use crate::cluster::{Members, NodeId};
+use super::starts::StartBook;
+use crate::cluster::{Members, NodeId, Pace};
 use crate::replica::{DATA_GROUP, Replica};
 use holdfast_engine::GroupId;
 use holdfast_engine::folder::DataFolder;
@@ -58,6 +59,10 @@ pub struct HostOptions {
     pub lease_reads: bool,
     /// Bytes of entries in one append message; `None`: as Raft's defaults say.
     pub append_bytes_max: Option<usize>,
+    /// How often a leader has the replicas' states compared, in milliseconds; 0: only when asked.
+    pub state_check_interval_ms: u64,
+    /// Take all that the log holds for committed, be it agreed on or not: for the last node of a cluster that is lost.
+    pub commit_all: bool,
     /// Where random numbers start.
     pub seed: u64,
 }
@@ -130,10 +135,25 @@ impl Host {
         // What is proposed is bounded by the connections' limits, and the driver holds writes back before followers lag by too
         // much; refusing an entry here would fail a whole turn.
         config.uncommitted_bytes_max = usize::MAX;
+        let pace = Pace {
+            election_timeout_ms: config.election_timeout_ms,
+            lease_ms: if config.lease { config.lease_ms() } else { 0 },
+            clock_drift_percent: config.clock_drift_percent,
+        };
+        let starts = StartBook::open(Arc::clone(&vfs), &folder)?;
         let mut replicas = Vec::new();
         let groups: Vec<GroupId> = log.groups().collect();
         for group in groups {
             let founder = id == FIRST_NODE;
+            if options.commit_all
+                && let Some(view) = log.group(group)
+            {
+                let state = HardState { commit: view.last_index(), ..view.hard_state() };
+                log.set_hard_state(group, state);
+                if let Some(batch) = log.seal() {
+                    log.written(writer.write(batch, now_ms)?);
+                }
+            }
             let replica = open_replica(&mut log, &mut writer, &tables, group, config.clone(), founder, now_ms)
                 .map_err(|error| located(error, &dir))?;
             replicas.push(replica);
@@ -158,8 +178,11 @@ impl Host {
             sending: Vec::new(),
             fault: None,
             retired: false,
+            starts,
+            pace,
         };
         for replica in &mut host.replicas {
+            replica.set_check_interval(options.state_check_interval_ms);
             // Alone, a replica needs nobody's leave to lead; what its log holds beyond the table commits with its first entry.
             if replica.raft.conf_state().is_sole_voter(id) {
                 replica.raft.campaign();

@@ -8,7 +8,7 @@ use super::format::{Frame, Hello, Purpose, VERSION};
 use super::handshake::{self, DialError, HANDSHAKE_BYTES_MAX};
 use super::link::Link;
 use super::transport::Inner;
-use super::{FrameBuffer, JoinReply, Lane, PeerMessage, PeerSink, dial, join};
+use super::{FrameBuffer, JoinReply, Lane, PeerMessage, PeerSink, Refusal, dial, join};
 use crate::cluster::{Address, NodeId};
 use std::io;
 use std::net::SocketAddr;
@@ -122,6 +122,7 @@ async fn welcome(inner: &Rc<Inner>, stream: &mut TcpStream) -> Result<Guest, Dia
     let answer = match &judged {
         Ok(_) => Frame::Accept(inner.options.me),
         Err(DialError::Removed(reason)) => Frame::Removed(reason.clone()),
+        Err(DialError::PromiseLost(reason)) => Frame::PromiseLost(reason.clone()),
         Err(refusal) => Frame::Refuse(reason_of(refusal)),
     };
     let sent = handshake::write_frame(stream, true, &answer, HANDSHAKE_BYTES_MAX).await;
@@ -141,7 +142,7 @@ fn judge(inner: &Rc<Inner>, hello: Hello) -> Result<Guest, DialError> {
     let refused = |reason: String| Err(DialError::Refused(reason));
     let me = inner.options.me;
     let ours = inner.options.cluster;
-    let Hello { purpose, cluster, from, to, client, peer } = hello;
+    let Hello { purpose, cluster, from, to, client, peer, starts, pace } = hello;
     let lane = match purpose {
         Purpose::Control => Lane::Control,
         Purpose::Bulk => Lane::Bulk,
@@ -171,6 +172,11 @@ fn judge(inner: &Rc<Inner>, hello: Hello) -> Result<Guest, DialError> {
         return refused("node 0 is nobody".into());
     }
     inner.check(from)?;
+    let sink = inner.sink().ok_or_else(|| DialError::Refused("the node is stopping".into()))?;
+    sink.vet(from, &starts, &pace).map_err(|refusal| match refusal {
+        Refusal::Settings(reason) => DialError::Refused(reason),
+        Refusal::PromiseLost(reason) => DialError::PromiseLost(reason),
+    })?;
     Ok(Guest::Node { lane, id: from, client, peer })
 }
 

@@ -64,10 +64,12 @@ pub(super) async fn keep_connected(inner: Rc<Inner>, link: Rc<Link>, lane: Lane)
                     tracing::warn!("{line}; trying again until it succeeds");
                     complaints.push(line);
                 }
-                if let DialError::Removed(_) = error
-                    && let Some(sink) = inner.sink()
-                {
-                    sink.removed(link.id);
+                if let Some(sink) = inner.sink() {
+                    match error {
+                        DialError::Removed(_) => sink.removed(link.id),
+                        DialError::PromiseLost(reason) => sink.promise_lost(link.id, &reason),
+                        _ => {}
+                    }
                     sink.turn_end();
                 }
             }
@@ -124,8 +126,8 @@ fn hello(options: &PeerOptions, to: NodeId, lane: Lane) -> Hello {
         Lane::Control => Purpose::Control,
         Lane::Bulk => Purpose::Bulk,
     };
-    let PeerOptions { cluster, me, client, peer, .. } = options;
-    Hello { purpose, cluster: *cluster, from: *me, to, client: client.clone(), peer: peer.clone() }
+    let PeerOptions { cluster, me, client, peer, starts, pace, .. } = options.clone();
+    Hello { purpose, cluster, from: me, to, client, peer, starts, pace }
 }
 
 pub(super) fn name(lane: Lane) -> &'static str {

@@ -25,7 +25,8 @@ mod raft;
 mod tests;
 
 use super::{JoinReply, JoinRequest, PeerMessage, SnapshotChunk, SnapshotStatus};
-use crate::cluster::{Address, NodeId};
+use crate::cluster::{Address, NodeId, Pace, Starts};
+use crate::replica::StateHash;
 use crate::resp::Output;
 use bytes::Bytes;
 use fields::{Owner, Reader, put_address, put_payload, put_text, put_u8, put_u32, put_u64s, put_u128};
@@ -40,6 +41,8 @@ pub const HEAD_BYTES: usize = 8;
 pub const COPIED_BYTES_MAX: usize = 4 * 1024;
 /// How many times its own size a payload may pin in memory.
 pub const PINNED_RATIO_MAX: usize = 4;
+/// The most starts in a hello.
+const STARTS_KEPT: usize = holdfast_engine::folder::STARTS_KEPT;
 /// The most nodes in a welcome.
 const PEERS_MAX: usize = 1024;
 
@@ -53,6 +56,7 @@ mod kind {
     pub(super) const JOIN_REQUEST: u8 = 4;
     pub(super) const JOIN_REPLY: u8 = 5;
     pub(super) const REMOVED: u8 = 6;
+    pub(super) const PROMISE_LOST: u8 = 7;
     pub(super) const PRE_VOTE: u8 = 0x10;
     pub(super) const PRE_VOTE_REPLY: u8 = 0x11;
     pub(super) const VOTE: u8 = 0x12;
@@ -72,6 +76,8 @@ mod kind {
     pub(super) const SNAPSHOT_CHUNK: u8 = 0x20;
     pub(super) const SNAPSHOT_STATUS: u8 = 0x21;
     pub(super) const BEAT: u8 = 0x22;
+    pub(super) const STATE_HASH: u8 = 0x23;
+    pub(super) const RAFT_PROMISE_LOST: u8 = 0x24;
 }
 
 /// Why bytes are no frame.
@@ -122,6 +128,10 @@ pub struct Hello {
     pub client: Address,
     /// Where the sender's peers connect.
     pub peer: Address,
+    /// The sender's starts, by which an older copy of its folder is known; empty from a node that wants to join.
+    pub starts: Starts,
+    /// What the sender's timing rests on.
+    pub pace: Pace,
 }
 
 /// Everything that a frame can be.
@@ -137,6 +147,9 @@ pub enum Frame {
     Refuse(String),
     /// The accepting side's answer to a node that the cluster has removed: it is never let in again. With the text of a refusal.
     Removed(String),
+    /// The accepting side's answer to a node whose folder is not the one that made its promises: it is never let in again. With the
+    /// text of a refusal.
+    PromiseLost(String),
     /// A node asks for a place in the cluster.
     JoinRequest(JoinRequest),
     /// The answer to that.
@@ -204,6 +217,12 @@ pub fn encode_message(message: &PeerMessage, bytes_max: usize, out: &mut Output)
                 SnapshotStatus::Refused => put_u8(out, 2),
             }
         }
+        PeerMessage::StateHash { group, found } => {
+            put_u8(out, kind::STATE_HASH);
+            put_u64s(out, [*group, found.index]);
+            put_u8(out, u8::from(found.hash.is_some()));
+            found.hash.iter().for_each(|hash| put_u128(out, *hash));
+        }
     })
 }
 
@@ -227,6 +246,11 @@ pub fn encode(any: &Frame, bytes_max: usize, out: &mut Output) -> Result<usize, 
             put_u64s(out, [hello.from, hello.to]);
             put_address(out, &hello.client);
             put_address(out, &hello.peer);
+            put_u64s(out, [hello.starts.boot]);
+            let runs = &hello.starts.runs[..hello.starts.runs.len().min(STARTS_KEPT)];
+            put_u8(out, runs.len() as u8);
+            runs.iter().for_each(|run| put_u64s(out, [*run]));
+            put_u64s(out, [hello.pace.election_timeout_ms, hello.pace.lease_ms, hello.pace.clock_drift_percent]);
         }
         Frame::Accept(node) => {
             put_u8(out, kind::ACCEPT);
@@ -238,6 +262,10 @@ pub fn encode(any: &Frame, bytes_max: usize, out: &mut Output) -> Result<usize, 
         }
         Frame::Removed(reason) => {
             put_u8(out, kind::REMOVED);
+            put_text(out, reason);
+        }
+        Frame::PromiseLost(reason) => {
+            put_u8(out, kind::PROMISE_LOST);
             put_text(out, reason);
         }
         Frame::JoinRequest(request) => {
@@ -309,10 +337,17 @@ fn read(head: Head, body: &[u8], owner: Option<Owner<'_>>) -> Result<Frame, Form
             to: reader.u64()?,
             client: reader.address()?,
             peer: reader.address()?,
+            starts: read_starts(&mut reader)?,
+            pace: Pace {
+                election_timeout_ms: reader.u64()?,
+                lease_ms: reader.u64()?,
+                clock_drift_percent: reader.u64()?,
+            },
         }),
         kind::ACCEPT => Frame::Accept(reader.u64()?),
         kind::REFUSE => Frame::Refuse(reader.text()?.to_string()),
         kind::REMOVED => Frame::Removed(reader.text()?.to_string()),
+        kind::PROMISE_LOST => Frame::PromiseLost(reader.text()?.to_string()),
         kind::JOIN_REQUEST => Frame::JoinRequest(JoinRequest {
             folder: reader.u128()?,
             client: reader.address()?,
@@ -331,11 +366,28 @@ fn read(head: Head, body: &[u8], owner: Option<Owner<'_>>) -> Result<Frame, Form
             };
             Frame::Message(PeerMessage::SnapshotStatus { group, transfer, status })
         }
-        kind @ kind::PRE_VOTE..=kind::READ_INDEX_REPLY => Frame::Message(raft::read(kind, &mut reader)?),
+        kind::STATE_HASH => {
+            let (group, index) = (reader.u64()?, reader.u64()?);
+            let hash = if reader.flag()? { Some(reader.u128()?) } else { None };
+            Frame::Message(PeerMessage::StateHash { group, found: StateHash { index, hash } })
+        }
+        kind @ (kind::PRE_VOTE..=kind::READ_INDEX_REPLY | kind::RAFT_PROMISE_LOST) => {
+            Frame::Message(raft::read(kind, &mut reader)?)
+        }
         kind => return Err(FormatError::Kind(kind)),
     };
     reader.finish()?;
     Ok(frame)
+}
+
+fn read_starts(reader: &mut Reader<'_>) -> Result<Starts, FormatError> {
+    let boot = reader.u64()?;
+    let count = usize::from(reader.u8()?);
+    if count > STARTS_KEPT {
+        return Err(FormatError::Body("it names too many starts"));
+    }
+    let runs = (0..count).map(|_| reader.u64()).collect::<Result<_, _>>()?;
+    Ok(Starts { boot, runs })
 }
 
 fn read_chunk(reader: &mut Reader<'_>) -> Result<SnapshotChunk, FormatError> {

@@ -1,7 +1,7 @@
 //! The first words on a connection, from both sides.
 //!
 //! ```text
-//!   dialing side    preface, hello ──▶            ◀── preface, accept | refuse | removed    accepting side
+//!   dialing side    preface, hello ──▶            ◀── preface, accept | refuse | removed | promise lost    accepting side
 //! ```
 //!
 //! Nothing here waits for longer than its caller allows: the callers put a limit of time around these functions. Frames are read one
@@ -53,6 +53,9 @@ pub enum DialError {
     /// The other side says that the cluster has removed this node.
     #[error("refused: {0}")]
     Removed(String),
+    /// The other side says that this node's folder is not the one that made its promises.
+    #[error("refused: {0}")]
+    PromiseLost(String),
 }
 
 /// Connects to a node and says hello; the stream is ready for what `hello` announces.
@@ -77,6 +80,7 @@ async fn greet(stream: &mut TcpStream, hello: &Hello) -> Result<(), DialError> {
         // A refusal says more than that the versions differ.
         Ok(Frame::Refuse(reason)) => Err(DialError::Refused(reason)),
         Ok(Frame::Removed(reason)) => Err(DialError::Removed(reason)),
+        Ok(Frame::PromiseLost(reason)) => Err(DialError::PromiseLost(reason)),
         _ if version != VERSION => Err(DialError::Version(version)),
         Ok(Frame::Accept(node)) if hello.to == 0 || node == hello.to => Ok(()),
         Ok(Frame::Accept(node)) => Err(DialError::OtherNode(node)),

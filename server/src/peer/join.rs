@@ -3,7 +3,7 @@
 use super::format::{Frame, Hello, Purpose};
 use super::handshake::{self, DialError, HANDSHAKE_BYTES_MAX};
 use super::{JoinReply, JoinRequest};
-use crate::cluster::Address;
+use crate::cluster::{Address, Pace, Starts};
 use std::time::Duration;
 
 /// The largest body of a reply, in bytes: a thousand nodes with the longest names.
@@ -21,6 +21,8 @@ pub async fn request_join(address: &Address, request: JoinRequest, timeout: Dura
         to: 0,
         client: request.client.clone(),
         peer: request.peer.clone(),
+        starts: Starts::default(),
+        pace: Pace::default(),
     };
     let asking = async {
         let mut stream = handshake::dial(address, &hello, timeout).await?;

@@ -1,6 +1,7 @@
 //! What nodes say to each other, as plain data.
 
 use crate::cluster::{Address, NodeId};
+use crate::replica::StateHash;
 use bytes::Bytes;
 use holdfast_engine::GroupId;
 use holdfast_raft::{Message, MessageBody};
@@ -36,6 +37,13 @@ pub enum PeerMessage {
         transfer: u64,
         /// How it stands.
         status: SnapshotStatus,
+    },
+    /// What a replica's state comes to, for the leader to compare.
+    StateHash {
+        /// The group.
+        group: GroupId,
+        /// What was found.
+        found: StateHash,
     },
 }
 
@@ -116,7 +124,7 @@ impl PeerMessage {
                 _ => Lane::Control,
             },
             PeerMessage::SnapshotChunk(_) => Lane::Bulk,
-            PeerMessage::Beat | PeerMessage::SnapshotStatus { .. } => Lane::Control,
+            PeerMessage::Beat | PeerMessage::SnapshotStatus { .. } | PeerMessage::StateHash { .. } => Lane::Control,
         }
     }
 }

@@ -28,4 +28,4 @@ pub use join::request_join;
 pub use link::PeerCounters;
 pub use message::{JoinReply, JoinRequest, Lane, PeerMessage, SnapshotChunk, SnapshotStatus};
 pub use options::PeerOptions;
-pub use transport::{PeerSink, Peers};
+pub use transport::{PeerSink, Peers, Refusal};

@@ -1,7 +1,7 @@
 //! What the transport is told at its start.
 
 use super::Lane;
-use crate::cluster::{Address, NodeId};
+use crate::cluster::{Address, NodeId, Pace, Starts};
 use std::time::Duration;
 
 /// Who this node is, and the limits of its connections to others.
@@ -15,6 +15,10 @@ pub struct PeerOptions {
     pub client: Address,
     /// Where this node's peers connect.
     pub peer: Address,
+    /// This node's starts.
+    pub starts: Starts,
+    /// What this node's timing rests on.
+    pub pace: Pace,
     /// The largest body of a frame, in bytes, sent or taken. The same on all nodes.
     pub frame_bytes_max: usize,
     /// What may wait to be sent to one node as control messages, in bytes.
@@ -36,13 +40,15 @@ pub struct PeerOptions {
 }
 
 impl PeerOptions {
-    /// The usual limits for a node.
+    /// The usual limits for a node, which says nothing of its starts and its timing yet.
     pub fn new(cluster: u128, me: NodeId, client: Address, peer: Address, seed: u64) -> Self {
         PeerOptions {
             cluster,
             me,
             client,
             peer,
+            starts: Starts::default(),
+            pace: Pace::default(),
             // A command's arguments may be as large as the largest value, 512 MiB; they are one entry.
             frame_bytes_max: 1 << 30,
             control_queue_bytes_max: 8 << 20,

@@ -20,6 +20,10 @@
 //! given in ascending order and never again, so one that is no member although it was given already was removed, is refused, and
 //! is told why ([`PeerSink::removed`]). A member that says it has another address than the list is tried at both, in turn.
 //!
+//! A node whose folder is an older copy of itself, or whose timing doesn't go with this node's, is not heard either
+//! ([`PeerSink::vet`]). Votes and acknowledgements travel over connections that were let in, so that is all it takes to keep such
+//! a node from voting.
+//!
 //! # Caveats
 //! - Nothing is retried: a message is lost with its connection, when its queue is full, and when there is no connection. Messages of one
 //!   lane arrive in order; there is no order between lanes.
@@ -33,7 +37,7 @@ use super::link::Link;
 use super::said::Said;
 use super::wire::NotQueued;
 use super::{JoinReply, JoinRequest, Lane, PeerCounters, PeerMessage, PeerOptions, accept, dial};
-use crate::cluster::{Address, LinkView, NodeId, Traffic};
+use crate::cluster::{Address, LinkView, NodeId, Pace, Starts, Traffic};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -46,6 +50,15 @@ const LANES: [Lane; 2] = [Lane::Control, Lane::Bulk];
 /// How many nodes may be let in that are not members yet.
 const GUESTS_MAX: usize = 64;
 
+/// Why a node of the cluster is not heard. The texts are for the operators of both nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its settings don't go with this node's.
+    Settings(String),
+    /// Its folder is not the one that made its promises.
+    PromiseLost(String),
+}
+
 /// Takes what others send. Called on the thread of the [`Peers`], from tasks of their own: never from within a call to [`Peers`].
 pub trait PeerSink {
     /// A message has come. More may follow before [`PeerSink::turn_end`].
@@ -56,6 +69,14 @@ pub trait PeerSink {
     fn link(&self, peer: NodeId, up: bool);
     /// A node says that the cluster has removed this one. It is told with every attempt to connect.
     fn removed(&self, by: NodeId);
+    /// Whether a node of the cluster is heard: its folder must be the one that made its promises, and its settings must go with this
+    /// node's. What is accepted here is remembered, durably, before this returns.
+    ///
+    /// # Errors
+    /// Why it is not.
+    fn vet(&self, from: NodeId, starts: &Starts, pace: &Pace) -> Result<(), Refusal>;
+    /// A node says that this one's folder is not the one that made its promises. It is told with every attempt to connect.
+    fn promise_lost(&self, by: NodeId, reason: &str);
     /// A node asks for a place in the cluster. A reply that is dropped tells it to ask again.
     fn join(&self, request: JoinRequest, reply: oneshot::Sender<JoinReply>);
 }

@@ -14,15 +14,18 @@
 //! - A group's time never goes back, whatever stamps the entries carry.
 //! - [`Members`] is a function of the log alone and is stored with the applied index.
 
+mod check;
 mod keyspace;
 mod membership;
 mod once;
 
+use check::StateCheck;
+pub use check::{CheckReport, CheckStanding, Finding, HashJob, StateHash};
 pub use keyspace::GroupKeyspace;
 pub(crate) use membership::{CannotLose, MembershipStep};
 pub use once::SessionEffect;
 
-use crate::cluster::{Address, Member, Members, NodeId};
+use crate::cluster::{Address, Member, Members, NodeId, Start};
 use crate::command::Needs;
 use crate::defects::{self, Defect};
 use crate::slot::key_ref;
@@ -45,6 +48,13 @@ pub mod internal {
     /// Has a node removed: its number. The list marks it as leaving; whoever leads then takes it out of the group, and with
     /// that the list forgets it. [`Replica::forget_args`](super::Replica::forget_args) makes the argument.
     pub const FORGET: u16 = 0xFF03;
+    /// Takes note of a node's start: number, boot number, random number.
+    /// [`Replica::start_args`](super::Replica::start_args) makes them.
+    pub const START: u16 = 0xFF04;
+    /// Every replica hashes its state as of this entry.
+    pub const CHECK: u16 = 0xFF05;
+    /// What a majority found: index, hash, the numbers of those that have something else.
+    pub const VERDICT: u16 = 0xFF06;
     /// A numbered write of a session: its head, then the arguments of the command without the name. See [`crate::once`].
     pub const SESSION_ONCE: u16 = 0xFF10;
     /// Issues a session's id: the limits of the node that was asked.
@@ -109,12 +119,16 @@ pub struct Replica {
     pub(crate) staged_index: u64,
     /// Raft's writes from the one on that puts a snapshot in place, until it is in place.
     pub(crate) blocked: VecDeque<WriteBatch>,
+    /// Whether this replica holds what the others hold.
+    pub(crate) check: StateCheck,
 }
 
 impl Replica {
     /// A replica over a table that holds the state at Raft's applied index.
     pub(crate) fn new(group: GroupId, raft: Raft, table: Table, members: Members, last_index: u64) -> Self {
         let time_ms = table.applied().stamp_ms;
+        let mut check = StateCheck::default();
+        check.has_nothing(table.applied().index);
         Replica {
             group,
             raft,
@@ -130,6 +144,7 @@ impl Replica {
             written_index: last_index,
             staged_index: last_index,
             blocked: VecDeque::new(),
+            check,
         }
     }
 
@@ -259,6 +274,7 @@ impl Replica {
             self.store_members();
         }
         self.table.set_applied(Applied { index: entry.index, term: entry.term, stamp_ms: self.time_ms });
+        self.begin_check(entry.index);
     }
 
     /// Tells Raft how far the table is. Call it after each round of applied entries.
@@ -283,6 +299,24 @@ impl Replica {
                     self.store_members();
                 }
                 InternalEffect::Members
+            }
+            internal::START => {
+                let number = |arg: &&[u8]| Some(u64::from_le_bytes((*arg).try_into().ok()?));
+                if let [_, id, boot, run] = args
+                    && let (Some(id), Some(boot), Some(run)) = (number(id), number(boot), number(run))
+                    && self.members.register(id, Start { boot, run })
+                {
+                    self.store_members();
+                }
+                InternalEffect::Members
+            }
+            internal::CHECK => {
+                self.apply_check();
+                InternalEffect::Checks
+            }
+            internal::VERDICT => {
+                self.apply_verdict(args.get(1..).unwrap_or_default());
+                InternalEffect::Checks
             }
             _ => InternalEffect::Unknown,
         }
@@ -323,6 +357,24 @@ impl Replica {
         [id.to_le_bytes().to_vec()]
     }
 
+    /// A node's start, as the arguments of [`internal::START`].
+    pub fn start_args(id: NodeId, start: Start) -> [Vec<u8>; 3] {
+        [id, start.boot, start.run].map(|number| number.to_le_bytes().to_vec())
+    }
+
+    /// The other members are lost: this node is the only one from now on. Their numbers are never given again.
+    pub(crate) fn become_alone(&mut self, id: NodeId, me: Member, start: Option<Start>) {
+        let last_id = self.members.conf.members().into_iter().chain([self.members.last_id, id]).max().unwrap_or(id);
+        self.members = Members {
+            conf: ConfState::of_voters([id]),
+            nodes: [(id, me)].into(),
+            last_id,
+            leaving: None,
+            starts: start.map(|start| (id, start)).into_iter().collect(),
+        };
+        self.store_members();
+    }
+
     fn store_members(&mut self) {
         self.table.set_attachment(Bytes::from(self.members.encode()));
     }
@@ -330,6 +382,7 @@ impl Replica {
     /// Takes over what an installed snapshot says beside its rows.
     pub(crate) fn adopt_snapshot(&mut self, members: Members) {
         self.members = members;
+        self.check.state_replaced(self.table.applied().index);
         self.time_ms = self.time_ms.max(self.table.applied().stamp_ms);
     }
 
@@ -437,6 +490,8 @@ pub enum InternalEffect {
     Reclaimed(u64),
     /// The list of members may have changed.
     Members,
+    /// A check of the state begins, or came to something.
+    Checks,
     /// It is no command of the server's own.
     Unknown,
 }

@@ -69,8 +69,19 @@ impl Origin {
 pub enum Launch {
     /// One node.
     Node(Box<Settings>, Entry),
+    /// The last node of a cluster that is lost becomes the only one of another.
+    Recover(Box<Settings>, RecoverPlan),
     /// Several nodes of one cluster, as processes of this machine.
     Cluster(ClusterPlan),
+}
+
+/// How a node is recovered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecoverPlan {
+    /// Only say what there is.
+    pub inspect: bool,
+    /// Don't ask.
+    pub yes: bool,
 }
 
 /// Several nodes on this machine.
@@ -102,6 +113,10 @@ pub fn load_launch(
             let address: Option<String> = matches.remove_one("ADDRESS");
             let address = address.unwrap_or_default().parse().map_err(SettingsError::Refused)?;
             (matches, Entry::Join(address))
+        }
+        Some((name, mut matches)) if name == "recover" => {
+            let plan = RecoverPlan { inspect: matches.get_flag("inspect"), yes: matches.get_flag("yes") };
+            return Ok(Launch::Recover(Box::new(settings_of(&mut matches, environment)?), plan));
         }
         Some((_, mut matches)) => {
             return Ok(Launch::Cluster(ClusterPlan {
@@ -335,7 +350,21 @@ fn command_line() -> Command {
                 .value_parser(clap::value_parser!(OsString))
                 .help("Settings for every node, as flags"),
         );
-    command().subcommands([init, join, cluster])
+    let recover = with_settings(Command::new("recover"))
+        .about("Makes the last node of a cluster that lost its majority for good the first of another")
+        .long_about(
+            "For a cluster that lost the majority of its nodes for good. Makes the node of a folder, which must not run, the only member \
+             of a new cluster, with all that its log holds. Acknowledged writes that only the lost nodes have are lost. Shows \
+             what the folder has, and asks before it changes anything. If several nodes are left, look at each with --inspect, and \
+             recover the one whose log goes furthest; the others join it with empty folders.\n\n\
+             holdfast recover --inspect --dir /var/lib/holdfast\n\
+             holdfast recover --config node1.toml",
+        )
+        .arg(
+            Arg::new("inspect").long("inspect").action(ArgAction::SetTrue).help("Show what the folder has, and change nothing"),
+        )
+        .arg(Arg::new("yes").long("yes").action(ArgAction::SetTrue).help("Don't ask"));
+    command().subcommands([init, join, recover, cluster])
 }
 
 /// The command line, made from the table.

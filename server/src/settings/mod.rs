@@ -21,7 +21,7 @@ mod page;
 mod parse;
 mod table;
 
-pub use load::{ClusterPlan, Launch, SettingsError, load, load_launch};
+pub use load::{ClusterPlan, Launch, RecoverPlan, SettingsError, load, load_launch};
 pub use parse::{format_bytes, parse_bytes};
 pub use table::{Change, Setting, all};
 
@@ -145,6 +145,7 @@ pub struct Settings {
     pub session_bytes_max: u64,
     /// Whether READONLY connections read what is true now, instead of what a replica happens to have.
     pub fresh_replica_reads: bool,
+    pub state_check_interval_seconds: u64,
     pub slowlog_log_slower_than_us: i64,
     pub slowlog_max_len: usize,
     pub log_level: LogLevel,
@@ -183,6 +184,7 @@ impl Default for Settings {
             session_retention_seconds: 0,
             session_bytes_max: 0,
             fresh_replica_reads: false,
+            state_check_interval_seconds: 0,
             slowlog_log_slower_than_us: 0,
             slowlog_max_len: 0,
             log_level: LogLevel::Info,

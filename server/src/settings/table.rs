@@ -400,6 +400,19 @@ const ALL: &[Setting] = &[
         get: |settings| if settings.fresh_replica_reads { "linearizable" } else { "stale" }.to_owned(),
     },
     Setting {
+        name: "state-check-interval",
+        placeholder: "SECONDS",
+        default: "3600",
+        change: Change::AtStart,
+        help: "In a cluster, how often the leader has all replicas hash what they hold, in the background, and compares: one that \
+               differs from the majority is reported and rebuilt. 0: only when asked (HOLDFAST VERIFY)",
+        set: |settings, text| {
+            settings.state_check_interval_seconds = number_within(text, 0, i64::from(i32::MAX))? as u64;
+            Ok(())
+        },
+        get: |settings| settings.state_check_interval_seconds.to_string(),
+    },
+    Setting {
         name: "session-retention",
         placeholder: "SECONDS",
         default: "86400",

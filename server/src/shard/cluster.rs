@@ -14,10 +14,11 @@
 use super::conn::{ConnKey, Hold};
 use super::transfer::Transfers;
 use super::{AbortOnPanic, Shard};
-use crate::cluster::{Address, GroupView, Member, NodeId, NodeView, Topology};
+use crate::cluster::{Address, GroupView, Member, NodeId, NodeView, Pace, PromiseLost, Start, Starts, Topology};
 use crate::entry::ENTRY_BYTES_MAX;
 use crate::host::{ClusterIdentity, Outputs};
-use crate::peer::{JoinReply, JoinRequest, PeerMessage, PeerSink, Peers, request_join};
+use crate::membership::Parting;
+use crate::peer::{JoinReply, JoinRequest, PeerMessage, PeerSink, Peers, Refusal, request_join};
 use crate::replica::{DATA_GROUP, ReadGate, Replica, internal};
 use crate::slot::SLOT_COUNT;
 use holdfast_engine::GroupId;
@@ -75,8 +76,9 @@ pub(super) struct Cluster {
     pub(super) transfers: Transfers,
     /// What clients were told last.
     topology: Option<Arc<Topology>>,
-    /// The cluster has removed this node: it takes part in nothing any more.
-    removed: bool,
+    /// Why this node takes part in nothing any more.
+    parting: Option<Parting>,
+    starts_asked_ms: u64,
 }
 
 /// What a node needs to take part.
@@ -87,8 +89,8 @@ pub(crate) struct ClusterStart {
     pub(crate) peers: Peers,
     pub(crate) hints: Vec<(NodeId, Address)>,
     pub(crate) seed: u64,
-    /// The folder says that the cluster has removed the node.
-    pub(crate) removed: bool,
+    /// Why the node takes part no more, as its folder says.
+    pub(crate) parting: Option<Parting>,
 }
 
 /// Brings what peers say to the shard.
@@ -131,7 +133,23 @@ impl PeerSink for ShardSink {
     fn removed(&self, by: NodeId) {
         self.with(|shard| {
             tracing::warn!(by, "another node says that this one was removed from the cluster");
-            shard.leave_cluster();
+            shard.leave_cluster(Parting::Removed);
+        });
+    }
+
+    fn vet(&self, from: NodeId, starts: &Starts, pace: &Pace) -> Result<(), Refusal> {
+        let mut judged = Err(Refusal::Settings("the node is stopping".to_owned()));
+        self.with(|shard| judged = shard.host.vet(from, starts, pace));
+        if let Err(Refusal::PromiseLost(reason)) = &judged {
+            tracing::error!(node = from, reason, "a node with an older copy of its data folder was turned away");
+        }
+        judged
+    }
+
+    fn promise_lost(&self, by: NodeId, reason: &str) {
+        self.with(|shard| {
+            tracing::warn!(by, "another node says that this one's folder is not the one that made its promises");
+            shard.leave_cluster(Parting::PromiseLost(reason.to_owned()));
         });
     }
 
@@ -169,10 +187,11 @@ impl Shard {
                 watchers: Vec::new(),
                 transfers,
                 topology: None,
-                removed: false,
+                parting: None,
+                starts_asked_ms: 0,
             });
-            if start.removed {
-                this.leave_cluster();
+            if let Some(parting) = start.parting {
+                this.leave_cluster(parting);
             }
             this.members_changed = true;
             this.after_members();
@@ -240,6 +259,7 @@ impl Shard {
                 let now = self.mono_ms();
                 self.host.beat(now, from);
             }
+            PeerMessage::StateHash { group, found } => self.host.learn_hash(from, group, found),
             PeerMessage::SnapshotChunk(chunk) => self.receive_chunk(from, chunk),
             PeerMessage::SnapshotStatus { group, transfer, status } => {
                 self.snapshot_status(from, group, transfer, status);
@@ -301,6 +321,15 @@ impl Shard {
         if answered && self.cluster.as_ref().is_some_and(|cluster| !cluster.readers.is_empty()) {
             // Those that found too many waiting.
             self.wake_turn();
+        }
+        for (group, to, found) in outputs.state_hashes.drain(..) {
+            // One that gets lost is told again.
+            if let Some(cluster) = &self.cluster {
+                cluster.peers.send(to, PeerMessage::StateHash { group, found });
+            }
+        }
+        for (group, id) in outputs.promises_lost.drain(..) {
+            self.promise_was_lost(group, id);
         }
         for (group, role) in outputs.roles.drain(..) {
             self.role_changed(group, role);
@@ -508,7 +537,10 @@ impl Shard {
         let me = cluster.identity.node;
         let members = self.host.data().members();
         if members.has_lost(me) {
-            return self.leave_cluster();
+            return self.leave_cluster(Parting::Removed);
+        }
+        if let Some(lost) = self.host.own_promise_lost() {
+            return self.leave_cluster(Parting::PromiseLost(lost.explain(me)));
         }
         let nodes = &members.nodes;
         let last_id = if nodes.is_empty() { 0 } else { members.last_id };
@@ -522,42 +554,106 @@ impl Shard {
         self.topology_changed = true;
     }
 
-    /// Learns that the cluster has removed this node: it serves nobody any more, stands for no election, and its folder keeps
-    /// that in mind. What it has proposed has an unknown outcome.
-    pub(super) fn leave_cluster(&mut self) {
+    /// Learns that this node is to take part no more: it serves nobody, stands for no election, and its folder keeps that in mind.
+    /// What it has proposed has an unknown outcome.
+    pub(super) fn leave_cluster(&mut self, parting: Parting) {
         let Some(cluster) = &mut self.cluster else { return };
-        if std::mem::replace(&mut cluster.removed, true) {
+        if cluster.parting.is_some() {
             return;
         }
         let node = cluster.identity.node;
-        tracing::error!(
-            node,
-            "this node was removed from its cluster and serves nobody any more: stop it; to bring the machine back, let it join \
-             with an empty data folder"
-        );
+        match &parting {
+            Parting::Removed => tracing::error!(
+                node,
+                "this node was removed from its cluster and serves nobody any more: stop it; to bring the machine back, let it \
+                 join with an empty data folder"
+            ),
+            Parting::PromiseLost(reason) => {
+                tracing::error!(node, "this node takes part in its cluster no more: {reason}");
+            }
+        }
         cluster.peers.close();
         for (_, reply) in cluster.joins.drain(..) {
-            let _ = reply.send(JoinReply::Retry { reason: "this node was removed".to_owned() });
+            let _ = reply.send(JoinReply::Retry { reason: "this node takes part no more".to_owned() });
         }
-        // NB: without the mark it would find out again after a restart.
-        if let Err(error) = crate::membership::mark_removed(self.host.folder()) {
-            tracing::warn!(%error, "the folder can't be marked as that of a removed node");
+        // NB: without the mark it would find out again after a restart. That is so for a removed node; an older copy might have been
+        // started so often by then that nobody can tell it from the folder that was lost.
+        let marked = match &parting {
+            Parting::Removed => crate::membership::mark_removed(self.host.folder()),
+            Parting::PromiseLost(reason) => crate::membership::mark_promise_lost(self.host.folder(), reason),
+        };
+        if let Err(error) = marked {
+            tracing::warn!(%error, "the folder can't be marked as that of a node that takes part no more");
         }
+        cluster.parting = Some(parting);
         self.host.retire();
         self.lose_under_way();
         self.release_readers();
         self.topology_changed = true;
     }
 
-    /// Whether the cluster has removed this node.
-    pub(super) fn is_removed(&self) -> bool {
-        self.cluster.as_ref().is_some_and(|cluster| cluster.removed)
+    /// What clients are told if this node takes part no more, or serves nobody until it is rebuilt.
+    pub(super) fn parted(&self) -> Option<&'static str> {
+        let cluster = self.cluster.as_ref()?;
+        match cluster.parting {
+            Some(Parting::Removed) => Some(super::membership::REMOVED),
+            Some(Parting::PromiseLost(_)) => Some(super::membership::PROMISE_LOST),
+            None => self.host.data().differs().then_some(super::membership::DIFFERS),
+        }
+    }
+
+    /// What other nodes know this one by.
+    pub(crate) fn standing(&self) -> (Starts, Pace) {
+        (self.host.starts().clone(), self.host.pace())
+    }
+
+    /// The leader has the starts registered that it knows of, so that all nodes learn of them.
+    fn register_starts(&mut self) {
+        let now_ms = self.mono_ms();
+        let leads = self.leads();
+        let Some(cluster) = &mut self.cluster else { return };
+        if !leads || now_ms.saturating_sub(cluster.starts_asked_ms) < MEMBER_RETRY_MS {
+            return;
+        }
+        let news = self.host.unregistered_starts();
+        if !news.is_empty() {
+            cluster.starts_asked_ms = now_ms;
+        }
+        for (id, start) in news {
+            self.propose_start(id, start);
+        }
+    }
+
+    fn propose_start(&mut self, id: NodeId, start: Start) {
+        let args = Replica::start_args(id, start);
+        let args: Vec<&[u8]> = [&b""[..]].into_iter().chain(args.iter().map(Vec::as_slice)).collect();
+        self.push_internal(internal::START, &args);
+    }
+
+    /// A disk has lost entries that were acknowledged.
+    fn promise_was_lost(&mut self, group: GroupId, id: NodeId) {
+        let reason = PromiseLost::Void.explain(id);
+        if id == self.host.data().raft().id() {
+            // What it owes the leader is that it says so, and that is queued.
+            if let Some(cluster) = &self.cluster {
+                cluster.peers.flush();
+            }
+            return self.leave_cluster(Parting::PromiseLost(reason));
+        }
+        tracing::error!(
+            node = id,
+            group,
+            reason,
+            "a node has lost entries that it had acknowledged; it counts for nothing any more"
+        );
+        let void = self.host.void_start(id);
+        self.propose_start(id, void);
     }
 
     /// Sees to it that the list of members says of this node what is true.
     fn correct_own_entry(&mut self) {
         let now_ms = self.mono_ms();
-        let Some(cluster) = self.cluster.as_mut().filter(|cluster| !cluster.removed) else { return };
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| cluster.parting.is_none()) else { return };
         let replica = self.host.data();
         let said = replica.member(cluster.identity.node);
         if said == Some(&cluster.me) || now_ms.saturating_sub(cluster.member_asked_ms) < MEMBER_RETRY_MS {
@@ -590,6 +686,8 @@ impl Shard {
             return;
         }
         self.correct_own_entry();
+        self.register_starts();
+        self.hash_state();
         self.watch_transfers();
         self.publish_topology();
         if let Some(cluster) = &self.cluster {
@@ -611,13 +709,14 @@ impl Shard {
         };
         let status = replica.raft().status();
         let conf = replica.raft().conf_state();
-        // A removed node knows nothing of the present but that it isn't in it.
-        let present = |ids: &[NodeId]| ids.iter().copied().filter(|id| !(cluster.removed && *id == me)).collect();
+        // One that takes part no more knows nothing of the present but that it isn't in it.
+        let present =
+            |ids: &[NodeId]| ids.iter().copied().filter(|id| !(cluster.parting.is_some() && *id == me)).collect();
         let group = GroupView {
             id: DATA_GROUP,
             term: status.role.term,
             // One that is halted leads no more, whatever its Raft still says.
-            leader: status.role.leader.filter(|id| (*id != me || self.leads()) && !cluster.removed),
+            leader: status.role.leader.filter(|id| (*id != me || self.leads()) && cluster.parting.is_none()),
             leader_last: cluster.leader_last,
             voters: present(&conf.voters),
             learners: present(&conf.learners),
@@ -695,7 +794,7 @@ impl Shard {
 
     /// Whether this node leads.
     pub(super) fn leads(&self) -> bool {
-        self.host.fault().is_none() && self.host.data().raft().is_leader() && !self.is_removed()
+        self.host.fault().is_none() && self.host.data().raft().is_leader() && self.parted().is_none()
     }
 }
 

@@ -9,7 +9,6 @@
 
 use super::Shard;
 use super::conn::{ConnKey, Hold, Wanted};
-use super::membership::REMOVED;
 use super::turn::Client;
 use crate::cluster::route::{Route, Standing, route, route_to_any_leader};
 use crate::command::{self, CommandSpec, Connection, Handler, Needs, flag};
@@ -60,8 +59,8 @@ impl Shard {
     /// Whether this node answers a command about keys.
     fn place_of(&self, place: usize, spec: &'static CommandSpec, args: &[&[u8]]) -> Place {
         let Some(topology) = self.topology() else { return Place::Here };
-        if self.is_removed() && (spec.is_read() || spec.is_write()) {
-            return Place::Elsewhere(REMOVED.to_owned());
+        if let Some(text) = self.parted().filter(|_| spec.is_read() || spec.is_write()) {
+            return Place::Elsewhere(text.to_owned());
         }
         let leads = self.leads();
         // NB: a halted replica may hold half of an entry: it shows nothing any more.
@@ -150,8 +149,8 @@ impl Shard {
             return self.hold(place, Hold::Paused);
         }
         if let Some(topology) = self.topology() {
-            if self.is_removed() {
-                return self.refuse(place, REMOVED);
+            if let Some(text) = self.parted() {
+                return self.refuse(place, text);
             }
             let leads = self.leads();
             if let Some(text) = route_to_any_leader(topology, |_| leads).error() {

@@ -159,6 +159,7 @@ impl Shard {
             Special::RemoveNode => {
                 parse_node(args).map(|node| Box::pin(membership::remove_node(Rc::clone(&shard), conn, node)) as _)
             }
+            Special::Verify => Ok(Box::pin(membership::verify(Rc::clone(&shard), conn)) as _),
             Special::TransferLeader => match args.len() {
                 ..3 => Ok(None),
                 3 => parse_node(args).map(Some),

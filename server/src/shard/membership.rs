@@ -16,7 +16,7 @@ use super::jobs::{Answer, Shared};
 use crate::cluster::{Address, NodeId};
 use crate::command::Failure;
 use crate::connection::CLUSTER_DISABLED;
-use crate::replica::{CannotLose, Replica, internal};
+use crate::replica::{CannotLose, CheckReport, Finding, Replica, internal};
 use crate::resp::Reply;
 use std::future::poll_fn;
 use std::task::Poll;
@@ -24,6 +24,11 @@ use std::time::{Duration, Instant};
 
 /// What a node that was removed answers to everything about data or the cluster.
 pub(super) const REMOVED: &str = "CLUSTERDOWN This node was removed from the cluster";
+/// What a node answers whose folder is not the one that made its promises.
+pub(super) const PROMISE_LOST: &str =
+    "CLUSTERDOWN This node lost what it had promised and takes part no more; its log says what to do";
+/// What a replica answers whose state differs from the others'.
+pub(super) const DIFFERS: &str = "CLUSTERDOWN This node's state differs from the others' and is being rebuilt";
 /// As for data: nobody is known to lead.
 const NO_LEADER: &str = "CLUSTERDOWN The cluster is down";
 /// How long an entry that asks for a removal may take before it is proposed again.
@@ -109,14 +114,44 @@ pub(super) async fn transfer_leader(shard: Shared, conn: ConnKey, to: Option<Nod
     settle(&shard, conn, |this| this.look_at_transfer(&mut transfer)).await
 }
 
+/// Has all replicas hash their states, and answers what came of it.
+pub(super) async fn verify(shard: Shared, conn: ConnKey) -> Answer {
+    let (mut after, mut report) = (None, None);
+    // NB: it answers a number; what counts is the report.
+    let _answer = settle(&shard, conn, |this| this.look_at_check(&mut after, &mut report)).await?;
+    let report = report.ok_or(Failure::fixed("ERR nobody waits for the answer"))?;
+    Ok(Box::new(move |reply| write_report(&report, reply)))
+}
+
+fn write_report(report: &CheckReport, reply: &mut Reply) {
+    reply.map(3);
+    reply.bulk(b"index");
+    reply.int(i64::try_from(report.index).unwrap_or(i64::MAX));
+    reply.bulk(b"hash");
+    match report.hash {
+        Some(hash) => reply.bulk(format!("{hash:032x}").as_bytes()),
+        None => reply.null(),
+    }
+    reply.bulk(b"nodes");
+    reply.map(report.nodes.len());
+    for (id, finding) in &report.nodes {
+        reply.int(i64::try_from(*id).unwrap_or(i64::MAX));
+        reply.bulk(match finding {
+            Finding::Equal => b"equal",
+            Finding::Differs => b"differs",
+            Finding::Silent => b"silent",
+        });
+    }
+}
+
 impl Shard {
     /// Where to ask about the cluster, if not here.
     fn elsewhere(&self) -> Option<Failure> {
         if !self.node.is_clustered() {
             return Some(Failure::fixed(CLUSTER_DISABLED));
         }
-        if self.is_removed() {
-            return Some(Failure::fixed(REMOVED));
+        if let Some(text) = self.parted() {
+            return Some(Failure::fixed(text));
         }
         if let Some(fault) = self.host.fault() {
             return Some(Failure::new(format!("MISCONF {fault}")));
@@ -282,10 +317,34 @@ impl Shard {
         false
     }
 
+    /// Looks whether a check of an index above `after` came to something.
+    fn look_at_check(&mut self, after: &mut Option<u64>, report: &mut Option<CheckReport>) -> Seen {
+        if let Some(failure) = self.elsewhere() {
+            return match after {
+                Some(_) => refused("TRYAGAIN the leader changed while the states were compared".to_owned()),
+                None => Seen::Refused(failure),
+            };
+        }
+        let replica = self.host.data_mut();
+        let Some(after) = *after else {
+            // NB: a check that is under way may have begun before the last write that the client knows of.
+            *after = Some(replica.raft().last_index());
+            replica.want_check();
+            return Seen::Wait;
+        };
+        match replica.check_report(after) {
+            Some(found) => {
+                *report = Some(found);
+                Seen::Done(0)
+            }
+            None => Seen::Wait,
+        }
+    }
+
     /// HOLDFAST NODES. A connection that has sent READONLY gets what a follower knows.
     pub(super) fn list_nodes(&self, read_only: bool) -> Answer {
         if let Some(failure) = self.elsewhere()
-            && !(read_only && self.node.is_clustered() && !self.is_removed())
+            && !(read_only && self.node.is_clustered() && self.parted().is_none())
         {
             return Err(failure);
         }
@@ -317,6 +376,7 @@ impl Shard {
                     reachable: *id == raft.id()
                         || (connected(*id) && (!leads || peer.is_some_and(|peer| peer.answers))),
                     leaving: members.leaving == Some(*id),
+                    boot: members.starts.get(id).map(|start| start.boot),
                 }
             })
             .collect();
@@ -338,11 +398,13 @@ struct Row {
     lag: Option<u64>,
     reachable: bool,
     leaving: bool,
+    /// The number of its newest start that is registered.
+    boot: Option<u64>,
 }
 
 impl Row {
     fn write(&self, reply: &mut Reply) {
-        reply.map(8);
+        reply.map(9);
         reply.bulk(b"id");
         reply.int(self.id as i64);
         for (name, text) in [("client", self.client.as_str()), ("peer", &self.peer), ("role", self.role)] {
@@ -353,10 +415,12 @@ impl Row {
             reply.bulk(name.as_bytes());
             reply.int(i64::from(truth));
         }
-        reply.bulk(b"lag");
-        match self.lag {
-            Some(lag) => reply.int(i64::try_from(lag).unwrap_or(i64::MAX)),
-            None => reply.null(),
+        for (name, number) in [("lag", self.lag), ("boot", self.boot)] {
+            reply.bulk(name.as_bytes());
+            match number {
+                Some(number) => reply.int(i64::try_from(number).unwrap_or(i64::MAX)),
+                None => reply.null(),
+            }
         }
     }
 }

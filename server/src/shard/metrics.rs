@@ -8,6 +8,9 @@ use crate::resp::ErrorCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Names of the figures of the checks of the state in INFO.
+const CHECK_FIGURES: &[&str] = &["state_checked_index", "state_check_differing", "state_differs", "state_rebuilds"];
+
 /// Names of the log's figures in INFO, in the order in which [`Shard::publish`] sets them.
 const ENGINE_FIGURES: &[&str] = &[
     "log_bytes",
@@ -117,6 +120,7 @@ pub(super) struct Metrics {
     syncs: Durations,
     gauges: Arc<ShardGauges>,
     engine: Arc<GaugeSet>,
+    checks: Arc<GaugeSet>,
     raft: Arc<GaugeSet>,
     pub(super) blocked_clients: u64,
     pub(super) sessions: SessionCounts,
@@ -132,6 +136,7 @@ impl Metrics {
             syncs: Durations { counts: [0; 128], max_us: 0 },
             gauges: node.register_shard(),
             engine: node.register_gauges("Engine", ENGINE_FIGURES),
+            checks: node.register_gauges("State", CHECK_FIGURES),
             raft: node.register_gauges("Raft", RAFT_FIGURES),
             blocked_clients: 0,
             sessions: SessionCounts::default(),
@@ -223,6 +228,9 @@ impl Shard {
             applied_index: applied,
             ..ShardFigures::default()
         });
+        let standing = replica.check_standing();
+        let checks = [standing.index, standing.differing, u64::from(standing.differs), standing.rebuilt];
+        checks.into_iter().enumerate().for_each(|(at, value)| self.metrics.checks.set(at, value));
         let syncs = &self.metrics.syncs;
         let wal = self.wal.metrics();
         let engine = [

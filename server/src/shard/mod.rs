@@ -21,6 +21,7 @@ mod membership;
 mod metrics;
 mod prefetch;
 mod pump;
+mod recover;
 mod transfer;
 mod turn;
 mod wal;

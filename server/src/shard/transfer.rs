@@ -27,7 +27,7 @@ use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -39,6 +39,10 @@ const CHUNKS_WAITING_MAX: usize = 64;
 const STALL: Duration = Duration::from_secs(20);
 /// How long a receiver may take to check a snapshot of which it has all: it says nothing meanwhile, and reads every byte of it.
 const CHECK_MAX: Duration = Duration::from_secs(1800);
+/// How fast a state is hashed at most: clients come first.
+const HASHED_BYTES_PER_SECOND: u64 = 64 << 20;
+/// The shortest pause that is worth it.
+const HASH_PAUSE: Duration = Duration::from_millis(5);
 /// How long after a failure another snapshot is begun for the same peer.
 const REST: Duration = Duration::from_secs(1);
 /// How long a receiver may take to put a snapshot in place before the leader looks again what it needs, in milliseconds.
@@ -51,6 +55,8 @@ pub(super) enum TransferEvent {
     Written { transfer: u64, offset: u64 },
     /// The snapshot is whole, or can't be.
     Finished { transfer: u64, outcome: Result<(PathBuf, SnapshotHeader), String> },
+    /// The state was hashed, or can't be.
+    Hashed { group: GroupId, index: u64, outcome: Result<u128, holdfast_engine::Error> },
     /// The rows are in the store, or can't be.
     Installed { group: GroupId, outcome: Result<Installed, holdfast_engine::Error> },
 }
@@ -103,6 +109,8 @@ pub(super) struct Transfers {
     outgoing: Vec<Outgoing>,
     arriving: Vec<Arriving>,
     next: u64,
+    /// A state is being hashed.
+    hashing: bool,
     events: UnboundedSender<TransferEvent>,
 }
 
@@ -111,7 +119,7 @@ impl Transfers {
     pub(super) fn new(seed: u64) -> (Self, UnboundedReceiver<TransferEvent>) {
         // NB: bounded by the windows of the transfers under way.
         let (events, received) = unbounded_channel();
-        (Transfers { outgoing: Vec::new(), arriving: Vec::new(), next: seed, events }, received)
+        (Transfers { outgoing: Vec::new(), arriving: Vec::new(), next: seed, hashing: false, events }, received)
     }
 
     /// What becomes of a peer's need for a snapshot of a group, as far as one was begun for it.
@@ -373,6 +381,12 @@ impl Shard {
                     cluster.transfers.arriving.retain(|arriving| arriving.transfer != transfer);
                 }
             }
+            TransferEvent::Hashed { group, index, outcome } => {
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.transfers.hashing = false;
+                }
+                self.host.finish_hash(group, index, outcome);
+            }
             TransferEvent::Installed { group, outcome } => match self.host.finish_install(group, outcome) {
                 Ok(path) => {
                     let index = self.host.replica(group).map_or(0, |replica| replica.applied().index);
@@ -387,6 +401,32 @@ impl Shard {
                 }
                 Err(reason) => self.fail_turn(&reason),
             },
+        }
+    }
+
+    /// Has the state hashed that a check asks for, on a thread, one after the other.
+    pub(super) fn hash_state(&mut self) {
+        let Some(cluster) = self.cluster.as_mut().filter(|cluster| !cluster.transfers.hashing) else { return };
+        let Some(job) = self.host.take_hash_job() else { return };
+        let events = cluster.transfers.events.clone();
+        let (group, index) = (job.group(), job.index());
+        let spawned = std::thread::Builder::new().name("holdfast-check".into()).spawn(move || {
+            let _guard = AbortOnPanic;
+            let (started, mut bytes) = (Instant::now(), 0);
+            let outcome = job.run(|more| {
+                bytes += more;
+                let due = Duration::from_nanos(bytes.saturating_mul(1_000_000_000 / HASHED_BYTES_PER_SECOND));
+                // NB: pauses of some length, not one for each row.
+                if let Some(ahead) = due.checked_sub(started.elapsed()).filter(|ahead| *ahead > HASH_PAUSE) {
+                    std::thread::sleep(ahead);
+                }
+            });
+            // Nobody is there to hear of it when the shard is gone.
+            let _ = events.send(TransferEvent::Hashed { group, index, outcome });
+        });
+        match spawned {
+            Ok(_) => cluster.transfers.hashing = true,
+            Err(error) => tracing::error!(%error, "cannot start a thread to check the state"),
         }
     }
 

@@ -586,6 +586,7 @@ impl Shard {
                 self.members_changed = true;
                 return Ok(());
             }
+            InternalEffect::Checks => return Ok(()),
             InternalEffect::Unknown => {}
         }
         if Replica::is_session(number) {

@@ -156,13 +156,18 @@ impl Cluster {
 
     /// Starts a node on its folder and ports.
     pub fn restart(&mut self, place: usize) {
+        self.restart_with(place, &[]);
+    }
+
+    /// The same with further flags for this once.
+    pub fn restart_with(&mut self, place: usize, flags: &[&str]) {
         let dir = self.dir(place);
         let node = &mut self.nodes[place];
         let log = dir.with_extension("log");
         let mut command = command(&dir);
         command.arg("--log-file").arg(log);
         command.args(["--port", &node.port.to_string(), "--peer-port", &node.peer_port.to_string()]);
-        command.args(&self.flags);
+        command.args(&self.flags).args(flags);
         // The subcommand comes first.
         let mut whole = std::process::Command::new(command.get_program());
         whole.args(&node.entry).args(command.get_args());

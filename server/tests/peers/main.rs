@@ -4,7 +4,7 @@ mod net;
 
 use holdfast_server::cluster::Address;
 use holdfast_server::peer::format::{Frame, Hello, PREFACE, Purpose};
-use holdfast_server::peer::{DialError, JoinReply, JoinRequest, Lane, PeerMessage, request_join};
+use holdfast_server::peer::{DialError, JoinReply, JoinRequest, Lane, PeerMessage, Refusal, request_join};
 use net::*;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -164,6 +164,29 @@ fn strangers_are_refused_with_a_reason() {
             assert_eq!(wire.frame().await, None);
         }
         assert!(one.sink.events.borrow().iter().all(|event| !matches!(event, Event::Message(..))));
+    });
+}
+
+#[test]
+fn node_that_is_not_heard_is_told_why() {
+    run(async {
+        let (one, two) = (Node::start(1).await, Node::start(2).await);
+        one.peers.set_members(&[one.member(), two.member()], 0);
+        for (refusal, answer) in [
+            (Refusal::Settings("other clocks".into()), Frame::Refuse("other clocks".into())),
+            (Refusal::PromiseLost("an old copy".into()), Frame::PromiseLost("an old copy".into())),
+        ] {
+            *one.sink.refusal.borrow_mut() = Some(refusal);
+            let (mut wire, told) = Wire::dial(&one, hello(Purpose::Control, 2, 1)).await;
+            assert_eq!(told, answer);
+            assert_eq!(wire.frame().await, None);
+        }
+        // Its sink is told, too, and may end everything at once.
+        two.peers.set_members(&[one.member(), two.member()], 0);
+        two.sink.until_seen(&Event::PromiseLost(1, "an old copy".into())).await;
+        assert!(one.sink.messages(2).is_empty());
+        // The other direction is the other node's to judge.
+        one.sink.until_seen(&Event::Link(2, true)).await;
     });
 }
 

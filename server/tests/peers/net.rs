@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use holdfast_raft::{Entry, EntryKind, Message, MessageBody};
-use holdfast_server::cluster::{Address, NodeId};
+use holdfast_server::cluster::{Address, NodeId, Pace, Starts};
 use holdfast_server::peer::format::{self, Frame, Hello, PREFACE, Purpose};
 use holdfast_server::peer::{
-    FrameBuffer, JoinReply, JoinRequest, PeerMessage, PeerOptions, PeerSink, Peers, SnapshotChunk,
+    FrameBuffer, JoinReply, JoinRequest, PeerMessage, PeerOptions, PeerSink, Peers, Refusal, SnapshotChunk,
 };
 use holdfast_server::resp::Output;
 use std::cell::{Cell, RefCell};
@@ -35,6 +35,7 @@ pub(crate) enum Event {
     TurnEnd,
     Link(NodeId, bool),
     Removed(NodeId),
+    PromiseLost(NodeId, String),
     Join(JoinRequest),
 }
 
@@ -45,6 +46,8 @@ pub(crate) struct Recorder {
     changed: Notify,
     /// What requests to join are answered with; nothing: not at all.
     pub(crate) join_reply: RefCell<Option<JoinReply>>,
+    /// Why nobody is let in.
+    pub(crate) refusal: RefCell<Option<Refusal>>,
     /// Sends each heartbeat's round back, plus one, up to this number.
     pub(crate) echo: RefCell<Option<(Peers, u64)>>,
     in_call: Cell<bool>,
@@ -104,6 +107,14 @@ impl PeerSink for Recorder {
 
     fn removed(&self, by: NodeId) {
         self.note(Event::Removed(by));
+    }
+
+    fn vet(&self, _: NodeId, _: &Starts, _: &Pace) -> Result<(), Refusal> {
+        self.refusal.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    fn promise_lost(&self, by: NodeId, reason: &str) {
+        self.note(Event::PromiseLost(by, reason.to_owned()));
     }
 
     fn join(&self, request: JoinRequest, reply: oneshot::Sender<JoinReply>) {
@@ -218,7 +229,8 @@ pub(crate) fn chunk(offset: u64, bytes: Vec<u8>) -> PeerMessage {
 
 pub(crate) fn hello(purpose: Purpose, from: NodeId, to: NodeId) -> Hello {
     let address = || Address::new("127.0.0.1", 1);
-    Hello { purpose, cluster: CLUSTER, from, to, client: address(), peer: address() }
+    let starts = Starts { boot: 1, runs: vec![from] };
+    Hello { purpose, cluster: CLUSTER, from, to, client: address(), peer: address(), starts, pace: Pace::default() }
 }
 
 pub(crate) fn bytes_of(frame: &Frame) -> Vec<u8> {

@@ -185,6 +185,17 @@ pub(crate) enum Subcommands {
         #[command(subcommand)]
         command: LeaderCommands,
     },
+    /// Compare what the nodes of the cluster hold
+    #[command(
+        after_help = "Every node hashes all that it holds at one place of the log, in the background; clients go on meanwhile. A node that differs\n\
+                            from the majority serves nobody until it is rebuilt, by itself. Exit code 3 if one differs, or no majority agrees.\n\n\
+                            Examples:\n  kvctl verify\n  kvctl --json verify --wait 1h | jq .nodes"
+    )]
+    Verify {
+        /// Wait so long for the nodes
+        #[arg(long, value_parser = parse_duration, default_value = "10m", value_name = "TIME")]
+        wait: Duration,
+    },
     /// Ask whether the server answers, and how fast
     #[command(
         after_help = "Examples:\n  kvctl ping\n  kvctl ping --count 10\n  until kvctl ping --timeout 1s; do sleep 1; done"

@@ -136,6 +136,43 @@ pub(crate) async fn run_leader(
     Ok(Answer::Yes)
 }
 
+/// Has the nodes compare what they hold.
+pub(crate) async fn run_verify(client: &Client, output: &mut Output) -> Result<Answer, Failure> {
+    let reply = client.call(Command::read("HOLDFAST").arg("VERIFY")).await?;
+    let (mut index, mut hash, mut nodes) = (None, None, Vec::new());
+    for (name, value) in reply.clone().into_pairs().ok_or_else(|| unexpected(&reply))? {
+        let text = |value: &Value| value.as_bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        match name.as_bytes().map(AsRef::<[u8]>::as_ref) {
+            Some(b"index") => index = value.as_integer(),
+            Some(b"hash") => hash = text(&value),
+            Some(b"nodes") => {
+                for (id, finding) in value.into_pairs().ok_or_else(|| unexpected(&reply))? {
+                    nodes.push(id.as_integer().zip(text(&finding)).ok_or_else(|| unexpected(&reply))?);
+                }
+            }
+            // A later release may tell more.
+            _ => {}
+        }
+    }
+    let index = index.ok_or_else(|| unexpected(&reply))?;
+    if output.json {
+        let rows: Vec<Json> = nodes.iter().map(|(id, finding)| json!({ "id": id, "state": finding })).collect();
+        output.json(&json!({ "index": index, "hash": hash, "nodes": rows }))?;
+    } else {
+        match &hash {
+            Some(hash) => {
+                output.line(&format!("at index {index} a majority holds {}", escape(hash.as_bytes(), false)))?
+            }
+            None => output.line(&format!("at index {index} no majority holds the same"))?,
+        }
+        let cells = |text: &str| escape(text.as_bytes(), false);
+        let rows = nodes.iter().map(|(id, finding)| vec![id.to_string(), cells(finding)]).collect();
+        output.table(&["node", "state"], rows)?;
+    }
+    let is_sound = hash.is_some() && nodes.iter().all(|(_, finding)| finding != "differs");
+    Ok(if is_sound { Answer::Yes } else { Answer::No })
+}
+
 async fn list(client: &Client, output: &mut Output) -> Result<Answer, Failure> {
     let nodes = nodes(client).await?;
     if output.json {

@@ -98,9 +98,11 @@ pub(crate) async fn run(
             Ok(Answer::Yes)
         }
         Subcommands::Ping { count } => ping(client, count, output).await,
-        Subcommands::Status { .. } | Subcommands::Node { .. } | Subcommands::Leader { .. } | Subcommands::Shell => {
-            Err(Failure::Usage("this command runs elsewhere".into()))
-        }
+        Subcommands::Status { .. }
+        | Subcommands::Node { .. }
+        | Subcommands::Leader { .. }
+        | Subcommands::Verify { .. }
+        | Subcommands::Shell => Err(Failure::Usage("this command runs elsewhere".into())),
     }
 }
 

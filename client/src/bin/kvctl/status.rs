@@ -133,6 +133,9 @@ fn rows(address: &str, info: &Info, keys: Option<u64>, fsync: Option<&str>) -> V
     add("role", role);
     add("durability", durability(info, fsync).map(explain_durability));
     add("keys", keys.map(show_count));
+    // Only if there is something to say.
+    let differs = info.number(&["state_differs"]).filter(|differs| *differs > 0);
+    add("state", differs.map(|_| "differs from the other nodes': it is being rebuilt".to_owned()));
     add("memory", used_of(info.number(MEMORY_USED), info.number(MEMORY_BUDGET), show_bytes));
     add("resident", info.number(&["used_memory_rss"]).map(show_bytes));
     add("log size", info.number(LOG_BYTES).map(show_bytes));

@@ -148,7 +148,7 @@ impl Client {
 
     fn next_request(&mut self, shared: &mut Shared) -> Option<Request> {
         if shared.is_ending() {
-            return shared.next_to_read().map(|key| Request::get(&key));
+            return shared.next_to_read().map(|key| Request::read_all(&key));
         }
         let key = shared.use_key(self.random.index(shared.key_count()));
         self.written += 1;

@@ -175,6 +175,7 @@ impl LiveKey {
             KeyKind::Register => "register",
             KeyKind::Counter => "counter",
             KeyKind::Log => "log",
+            KeyKind::Pair => commands::PAIR,
         };
         let name = format!("{prefix}{kind_name}-{number}.{generation}").into_bytes();
         LiveKey { kind, number, generation, operations: 0, unknown: 0, name }

@@ -14,6 +14,9 @@ use crate::time::{MILLISECOND, Micros, SECOND};
 /// Where every simulated machine keeps its data.
 pub(super) const DATA_DIR: &str = "/data";
 
+/// How often leaders have the replicas' states compared.
+const STATE_CHECK_INTERVAL_MS: u64 = 10_000;
+
 /// The same for all nodes of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -119,6 +122,8 @@ impl Settings {
             sleep_after_ms: self.sleep_after_ms,
             lease_reads: self.lease_reads,
             append_bytes_max: Some(self.append_bytes_max),
+            commit_all: false,
+            state_check_interval_ms: STATE_CHECK_INTERVAL_MS,
             seed: random.next_u64(),
         }
     }

@@ -94,6 +94,10 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
             )
             .flags(ADMIN | NOSCRIPT | STALE)
             .docs("0.1.0", "O(1)", "[node:integer]", "Hands leadership over to another node."),
+            CommandSpec::new(208, "holdfast|verify", 2, Group::Cluster, Handler::Special(Special::Verify))
+                .flags(ADMIN | NOSCRIPT | STALE)
+                .tips(&["nondeterministic_output"])
+                .docs("0.1.0", "O(N) in the number of keys, in the background", "", "Compares what the replicas hold."),
             CommandSpec::new(218, "holdfast|once", -7, Group::Cluster, Handler::Once)
                 .flags(WRITE | DENYOOM | NOSCRIPT | MOVABLEKEYS)
                 .keys(&[at(6, RW_ONCE).notes("The keys are those of the command among the arguments")])

@@ -81,6 +81,10 @@ pub(super) fn put(out: &mut Output, group: GroupId, message: &Message) {
             begin(kind::SNAPSHOT_WANTED);
             put_u64s(out, [*index_min]);
         }
+        MessageBody::PromiseLost { last_index } => {
+            begin(kind::RAFT_PROMISE_LOST);
+            put_u64s(out, [*last_index]);
+        }
         MessageBody::TimeoutNow => begin(kind::TIMEOUT_NOW),
         MessageBody::StaleTerm => begin(kind::STALE_TERM),
     }
@@ -159,6 +163,7 @@ pub(super) fn read(kind: u8, reader: &mut Reader<'_>) -> Result<PeerMessage, For
         }
         kind::SNAPSHOT_REPLY => MessageBody::SnapshotReply { index: reader.u64()? },
         kind::SNAPSHOT_WANTED => MessageBody::SnapshotWanted { index_min: reader.u64()? },
+        kind::RAFT_PROMISE_LOST => MessageBody::PromiseLost { last_index: reader.u64()? },
         kind::TIMEOUT_NOW => MessageBody::TimeoutNow,
         kind::STALE_TERM => MessageBody::StaleTerm,
         _ => return Err(FormatError::Kind(kind)),

@@ -76,6 +76,8 @@ fn golden_bytes() {
     let (client, peer) = (Address::new("10.0.0.1", 6379), Address::new("::1", 16379));
     let chunk =
         SnapshotChunk { group: 9, transfer: 5, term: 3, offset: 16, bytes: Bytes::from_static(b"xyz"), last: true };
+    let starts = Starts { boot: 3, runs: vec![0x11, 0x12] };
+    let pace = Pace { election_timeout_ms: 500, lease_ms: 447, clock_drift_percent: 10 };
     let cases: Vec<(Frame, u32, String)> = vec![
         (
             raft(append),
@@ -109,15 +111,24 @@ fn golden_bytes() {
             "21 0900000000000000 0500000000000000 00 1300000000000000".into(),
         ),
         (
-            Frame::Hello(Hello { purpose: Purpose::Bulk, cluster: 0xabc, from: 1, to: 2, client, peer }),
-            0x68b3_1730,
+            Frame::Hello(Hello { purpose: Purpose::Bulk, cluster: 0xabc, from: 1, to: 2, client, peer, starts, pace }),
+            0x4294_c110,
             "01 01 bc0a0000000000000000000000000000 0100000000000000 0200000000000000 \
-             0d00 31302e302e302e313a36333739  0b00 5b3a3a315d3a3136333739"
+             0d00 31302e302e302e313a36333739  0b00 5b3a3a315d3a3136333739 \
+             0300000000000000 02 1100000000000000 1200000000000000 \
+             f401000000000000 bf01000000000000 0a00000000000000"
                 .into(),
+        ),
+        (
+            Frame::Message(PeerMessage::StateHash { group: 9, found: StateHash { index: 19, hash: Some(0xabc) } }),
+            0xba18_e1ab,
+            "23 0900000000000000 1300000000000000 01 bc0a0000000000000000000000000000".into(),
         ),
         (Frame::Accept(2), 0x8ada_3b55, "02 0200000000000000".into()),
         (Frame::Refuse("no".into()), 0x0df8_7fa6, "03 0200 6e6f".into()),
         (Frame::Removed("no".into()), 0xc518_f0d6, "06 0200 6e6f".into()),
+        (Frame::PromiseLost("no".into()), 0xf878_d966, "07 0200 6e6f".into()),
+        (raft(MessageBody::PromiseLost { last_index: 7 }), 0x1308_d96a, format!("24 {raft_head} 0700000000000000")),
     ];
     let mut found = Vec::new();
     for (frame, crc, body) in cases {
@@ -308,6 +319,10 @@ fn any_message() -> impl Strategy<Value = PeerMessage> {
             }
         ),
         1 => Just(PeerMessage::Beat),
+        1 => (any::<u64>(), any::<u64>(), any::<Option<u128>>()).prop_map(|(group, index, hash)| PeerMessage::StateHash {
+            group,
+            found: StateHash { index, hash },
+        }),
         1 => (any::<u64>(), any::<u64>(), status)
             .prop_map(|(group, transfer, status)| PeerMessage::SnapshotStatus { group, transfer, status }),
     ]
@@ -330,12 +345,16 @@ fn any_frame() -> impl Strategy<Value = Frame> {
     ];
     prop_oneof![
         8 => any_message().prop_map(Frame::Message),
-        1 => (purpose, any::<u128>(), any::<u64>(), any::<u64>(), any_address(), any_address()).prop_map(
-            |(purpose, cluster, from, to, client, peer)| Frame::Hello(Hello { purpose, cluster, from, to, client, peer })
-        ),
+        1 => (purpose, any::<u128>(), any::<[u64; 6]>(), any_address(), any_address(), vec(any::<u64>(), 0..=STARTS_KEPT))
+            .prop_map(|(purpose, cluster, [from, to, boot, timeout, lease, drift], client, peer, runs)| {
+                let pace = Pace { election_timeout_ms: timeout, lease_ms: lease, clock_drift_percent: drift };
+                let starts = Starts { boot, runs };
+                Frame::Hello(Hello { purpose, cluster, from, to, client, peer, starts, pace })
+            }),
         1 => any::<u64>().prop_map(Frame::Accept),
         1 => reason().prop_map(Frame::Refuse),
         1 => reason().prop_map(Frame::Removed),
+        1 => reason().prop_map(Frame::PromiseLost),
         1 => (any::<u128>(), any_address(), any_address())
             .prop_map(|(folder, client, peer)| Frame::JoinRequest(JoinRequest { folder, client, peer })),
         2 => reply.prop_map(Frame::JoinReply),

@@ -129,6 +129,7 @@ impl Node {
                 self.topology_changed = true;
                 return Ok(());
             }
+            InternalEffect::Checks => return Ok(()),
             InternalEffect::Unknown => {}
         }
         if Replica::is_session(number) {

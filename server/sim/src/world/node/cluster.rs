@@ -35,6 +35,13 @@ impl Node {
         for (_, context) in outputs.reads_dropped.drain(..) {
             self.drop_read(context);
         }
+        for (group, to, found) in outputs.state_hashes.drain(..) {
+            self.effects.push(Effect::Send { to, message: PeerMessage::StateHash { group, found } });
+        }
+        for (_, id) in std::mem::take(&mut outputs.promises_lost) {
+            // No disk of the simulation forgets what it synced.
+            self.fail(&format!("node {id} is said to have lost what it acknowledged"));
+        }
         for (_, role) in outputs.roles.drain(..) {
             self.role_changed(role);
         }
@@ -146,9 +153,22 @@ impl Node {
     pub(super) fn keep_cluster(&mut self) {
         self.correct_own_entry();
         self.watch_transfers();
+        self.check_state();
         self.topology_changed = true;
         if self.random.chance(self.settings.hand_over_per_mille) {
             self.hand_over();
+        }
+    }
+
+    /// Hashes what a check asks for. NB: nothing in the simulation makes states differ.
+    fn check_state(&mut self) {
+        if let Some(job) = self.host.take_hash_job() {
+            let (group, index) = (job.group(), job.index());
+            self.host.finish_hash(group, index, job.run(|_| {}));
+            self.mark("states hashed");
+        }
+        if self.host.data().differs() {
+            self.fail("its state differs from the majority's");
         }
     }
 

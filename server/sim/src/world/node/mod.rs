@@ -295,6 +295,7 @@ impl Node {
                 }
             }
             PeerMessage::Beat => self.host.beat(self.mono_ms, from),
+            PeerMessage::StateHash { group, found } => self.host.learn_hash(from, group, found),
             PeerMessage::SnapshotChunk(chunk) => self.receive_chunk(from, &chunk),
             PeerMessage::SnapshotStatus { transfer, status, .. } => self.snapshot_status(from, transfer, status),
         }
