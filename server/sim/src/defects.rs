@@ -27,7 +27,7 @@ enum Place {
 }
 
 /// All defects and their names.
-const DEFECTS: [(&str, Place); 30] = [
+const DEFECTS: [(&str, Place); 31] = [
     ("vote-not-synced", Place::Raft(Raft::VoteNotSynced)),
     ("append-ack-before-sync", Place::Raft(Raft::AppendAckBeforeSync)),
     ("own-entries-not-synced", Place::Raft(Raft::OwnEntriesNotSynced)),
@@ -58,6 +58,7 @@ const DEFECTS: [(&str, Place); 30] = [
     ("log-cut-ahead-of-store", Place::Server(Server::LogCutAheadOfStore)),
     ("log-cut-before-snapshot", Place::Server(Server::LogCutBeforeSnapshot)),
     ("snapshot-of-another-index", Place::Server(Server::SnapshotOfAnotherIndex)),
+    ("session-forgotten", Place::Server(Server::SessionForgotten)),
     ("read-behind-commit", Place::Server(Server::ReadBehindCommit)),
 ];
 
