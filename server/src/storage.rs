@@ -66,9 +66,9 @@ pub(crate) fn open_host(
         heartbeat_interval_ms: (settings.election_timeout_ms / HEARTBEATS_PER_TIMEOUT).max(1),
         sleep_after_ms: (settings.sleep_after_ms > 0).then_some(settings.sleep_after_ms),
         lease_reads: settings.lease_reads,
+        append_bytes_max: None,
         state_check_interval_ms: settings.state_check_interval_seconds.saturating_mul(1000),
         commit_all,
-        append_bytes_max: None,
         seed: random as u64,
     };
     Host::open(folder, options, 0).map_err(|error| match error {

@@ -95,12 +95,12 @@ pub struct Outputs {
     pub installs: Vec<GroupId>,
     /// New terms, roles and leaders.
     pub roles: Vec<(GroupId, RoleState)>,
+    /// Nodes that are to be shown that this one lives: [`Host::beat`] over there.
+    pub beats: Vec<NodeId>,
     /// Nodes whose disks lost what they had acknowledged, this one perhaps among them.
     pub promises_lost: Vec<(GroupId, NodeId)>,
     /// Hashes of the state, to be sent to the leader.
     pub state_hashes: Vec<(GroupId, NodeId, StateHash)>,
-    /// Nodes that are to be shown that this one lives: [`Host::beat`] over there.
-    pub beats: Vec<NodeId>,
 }
 
 /// A write of Raft's that is part of a batch.

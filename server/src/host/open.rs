@@ -57,12 +57,12 @@ pub struct HostOptions {
     pub sleep_after_ms: Option<u64>,
     /// Serve reads from a lease where one is held, else by a round of the quorum.
     pub lease_reads: bool,
+    /// Bytes of entries in one append message; `None`: as Raft's defaults say.
+    pub append_bytes_max: Option<usize>,
     /// How often a leader has the replicas' states compared, in milliseconds; 0: only when asked.
     pub state_check_interval_ms: u64,
     /// Take all that the log holds for committed, be it agreed on or not: for the last node of a cluster that is lost.
     pub commit_all: bool,
-    /// Bytes of entries in one append message; `None`: as Raft's defaults say.
-    pub append_bytes_max: Option<usize>,
     /// Where random numbers start.
     pub seed: u64,
 }

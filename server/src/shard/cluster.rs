@@ -255,11 +255,11 @@ impl Shard {
                     tracing::warn!(peer = from, group, %error, "a message of a peer was refused");
                 }
             }
-            PeerMessage::StateHash { group, found } => self.host.learn_hash(from, group, found),
             PeerMessage::Beat => {
                 let now = self.mono_ms();
                 self.host.beat(now, from);
             }
+            PeerMessage::StateHash { group, found } => self.host.learn_hash(from, group, found),
             PeerMessage::SnapshotChunk(chunk) => self.receive_chunk(from, chunk),
             PeerMessage::SnapshotStatus { group, transfer, status } => {
                 self.snapshot_status(from, group, transfer, status);
@@ -318,6 +318,10 @@ impl Shard {
                 asked.conns.into_iter().for_each(|key| self.release(key));
             }
         }
+        if answered && self.cluster.as_ref().is_some_and(|cluster| !cluster.readers.is_empty()) {
+            // Those that found too many waiting.
+            self.wake_turn();
+        }
         for (group, to, found) in outputs.state_hashes.drain(..) {
             // One that gets lost is told again.
             if let Some(cluster) = &self.cluster {
@@ -326,10 +330,6 @@ impl Shard {
         }
         for (group, id) in outputs.promises_lost.drain(..) {
             self.promise_was_lost(group, id);
-        }
-        if answered && self.cluster.as_ref().is_some_and(|cluster| !cluster.readers.is_empty()) {
-            // Those that found too many waiting.
-            self.wake_turn();
         }
         for (group, role) in outputs.roles.drain(..) {
             self.role_changed(group, role);

@@ -318,11 +318,11 @@ fn any_message() -> impl Strategy<Value = PeerMessage> {
                 PeerMessage::SnapshotChunk(SnapshotChunk { group, transfer, term, offset, bytes: bytes.into(), last })
             }
         ),
+        1 => Just(PeerMessage::Beat),
         1 => (any::<u64>(), any::<u64>(), any::<Option<u128>>()).prop_map(|(group, index, hash)| PeerMessage::StateHash {
             group,
             found: StateHash { index, hash },
         }),
-        1 => Just(PeerMessage::Beat),
         1 => (any::<u64>(), any::<u64>(), status)
             .prop_map(|(group, transfer, status)| PeerMessage::SnapshotStatus { group, transfer, status }),
     ]
