@@ -66,7 +66,7 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME", value_parser = Defect::parse)]
     pub defect: Option<Defect>,
     /// Look for each deliberate defect in turn, and print a table; needs a build with `--features defects`
-    #[arg(long, requires = "seeds", conflicts_with = "defect")]
+    #[arg(long, requires = "seeds", conflicts_with_all = ["defect", "seed"])]
     pub defects: bool,
     /// For --defects: split the seeds into so many ranges, and look for each defect in each of them
     #[arg(long, value_name = "K", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1000))]

@@ -203,17 +203,29 @@ fn run_seed(arguments: &Arguments, seed: u64, run: &dyn Run) -> Outcome {
     outcome
 }
 
+thread_local! {
+    /// Where this thread panicked last.
+    static PANICKED_AT: std::cell::Cell<Option<String>> = const { std::cell::Cell::new(None) };
+}
+
+/// Has panics of runs noted rather than printed: they are told as violations, with their place. For the binary; it concerns the
+/// whole process.
+pub fn note_panics() {
+    std::panic::set_hook(Box::new(|info| PANICKED_AT.set(info.location().map(|location| location.to_string()))));
+}
+
 pub(crate) fn run_once(task: &Task, run: &dyn Run, print: bool) -> Outcome {
     Defect::switch(task.defect);
     let mut trace = if print { Trace::with_lines(Box::new(|line| println!("{line}"))) } else { Trace::new() };
     // What a panic leaves behind is dropped: only the trace's hash is looked at, and it is whole after every fold.
     let summary = catch_unwind(AssertUnwindSafe(|| run.run(task, &mut trace))).unwrap_or_else(|payload| {
+        let place = PANICKED_AT.take().map(|place| format!(" ({place})")).unwrap_or_default();
         let text = payload
             .downcast_ref::<String>()
             .map(String::as_str)
             .or_else(|| payload.downcast_ref::<&str>().copied())
             .unwrap_or("no text");
-        Summary { violations: vec![format!("panic: {text}")], ..Summary::default() }
+        Summary { violations: vec![format!("panic: {text}{place}")], ..Summary::default() }
     });
     Defect::switch(None);
     Outcome { summary, hash: trace.hash(), runs: 1 }

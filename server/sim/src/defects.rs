@@ -27,7 +27,7 @@ enum Place {
 }
 
 /// All defects and their names.
-const DEFECTS: [(&str, Place); 29] = [
+const DEFECTS: [(&str, Place); 30] = [
     ("vote-not-synced", Place::Raft(Raft::VoteNotSynced)),
     ("append-ack-before-sync", Place::Raft(Raft::AppendAckBeforeSync)),
     ("own-entries-not-synced", Place::Raft(Raft::OwnEntriesNotSynced)),
@@ -51,6 +51,7 @@ const DEFECTS: [(&str, Place); 29] = [
     ("cut-not-overwritten", Place::Engine(Engine::CutNotOverwritten)),
     ("applied-ahead-of-data", Place::Engine(Engine::AppliedAheadOfData)),
     ("snapshot-without-rows", Place::Engine(Engine::SnapshotWithoutRows)),
+    ("snapshot-without-sessions", Place::Engine(Engine::SnapshotWithoutSessions)),
     ("snapshot-without-attachment", Place::Engine(Engine::SnapshotWithoutAttachment)),
     ("stale-snapshot-chunk", Place::Server(Server::StaleSnapshotChunk)),
     ("log-cut-ahead-of-store", Place::Server(Server::LogCutAheadOfStore)),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use holdfast_sim::args::Arguments;
-use holdfast_sim::campaign::run_all;
+use holdfast_sim::campaign::{note_panics, run_all};
 use holdfast_sim::defects::{Defect, hunt_all, hunt_one};
 use holdfast_sim::results::Results;
 use holdfast_sim::world::simulate;
@@ -27,6 +27,9 @@ fn run(arguments: &Arguments) -> io::Result<u8> {
         print!("{}", Results::load(path)?);
         return Ok(0);
     }
+    if !arguments.trace {
+        note_panics();
+    }
     if arguments.defect.is_none() && !arguments.defects {
         return Ok(run_all(arguments, &simulate, &mut output)?.exit_code());
     }
@@ -37,8 +40,6 @@ fn run(arguments: &Arguments) -> io::Result<u8> {
     if arguments.trace {
         return Ok(1 - run_all(arguments, &simulate, &mut output)?.exit_code());
     }
-    // An assertion that a defect runs into is what is looked for, and not worth a line each.
-    std::panic::set_hook(Box::new(|_| {}));
     let found = match arguments.defect {
         Some(defect) => hunt_one(arguments, defect, &simulate, &mut output)?,
         None => hunt_all(arguments, &simulate, &mut output)?,

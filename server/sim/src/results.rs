@@ -30,6 +30,9 @@ pub struct Line {
     pub seeds: Vec<(u64, u64)>,
     /// Seeds with violations, sorted.
     pub failures: Vec<u64>,
+    /// Seeds with at least 60 simulated seconds, 500 answers and three faults that took effect.
+    #[serde(default)]
+    pub full_seeds: u64,
     /// Simulated time in seconds.
     pub simulated_s: u64,
     /// Real time in seconds.
@@ -64,6 +67,8 @@ impl Line {
         {
             self.failures.insert(place, seed);
         }
+        let is_full = summary.simulated >= 60 * SECOND && summary.operations.answered >= 500 && summary.faults >= 3;
+        self.full_seeds += u64::from(is_full);
         self.simulated_s += summary.simulated / SECOND;
         self.answered += summary.operations.answered;
         self.unknown += summary.operations.unknown;
@@ -149,9 +154,10 @@ impl fmt::Display for Results {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             formatter,
-            "{:<12} {:>8} {:>6} {:>11} {:>9} {:>6} {:>12} {:>9} {:>9} {:>9} {:>9}",
+            "{:<12} {:>8} {:>8} {:>6} {:>11} {:>9} {:>6} {:>12} {:>9} {:>9} {:>9} {:>9}",
             "commit",
             "seeds",
+            "full",
             "failed",
             "simulated",
             "real",
@@ -168,6 +174,7 @@ impl fmt::Display for Results {
             write_row(formatter, line, line.seed_count())?;
             count += line.seed_count();
             all.failures.extend(&line.failures);
+            all.full_seeds += line.full_seeds;
             all.simulated_s += line.simulated_s;
             all.real_s += line.real_s;
             all.answered += line.answered;
@@ -194,7 +201,8 @@ fn write_row(formatter: &mut fmt::Formatter<'_>, line: &Line, seeds: u64) -> fmt
     let factor = line.simulated_s as f64 / line.real_s.max(1e-9);
     writeln!(
         formatter,
-        "{commit:<12} {seeds:>8} {:>6} {:>9} s {:>7.0} s {factor:>6.0} {:>12} {:>9} {:>9} {:>9} {:>9}",
+        "{commit:<12} {seeds:>8} {:>8} {:>6} {:>9} s {:>7.0} s {factor:>6.0} {:>12} {:>9} {:>9} {:>9} {:>9}",
+        line.full_seeds,
         line.failures.len(),
         line.simulated_s,
         line.real_s,

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::history::{Call, Outcome};
+use super::history::{Call, History, Outcome};
 use super::model::Text;
 use super::search::Search;
 
@@ -35,6 +35,8 @@ pub struct Violation {
     pub value: Option<Text>,
     /// The answered operations, one of which would have to come next.
     pub misfits: Vec<Misfit>,
+    /// A part of the history, as short as could be found, that has no order either. Empty before [`Violation::shorten`].
+    pub shortest: Vec<Call>,
 }
 
 /// Explains a search in vain.
@@ -59,6 +61,16 @@ pub(super) fn explain(key: &[u8], calls: &[Call], search: &Search) -> Violation 
         order: places.iter().map(|place| calls[*place].clone()).collect(),
         value,
         misfits,
+        shortest: Vec::new(),
+    }
+}
+
+impl Violation {
+    /// Looks for a short part of the history that has no order either. It takes up to a few seconds.
+    pub fn shorten(&mut self, history: &History) {
+        if let Some(calls) = history.by_key().get(&self.key[..]) {
+            self.shortest = super::minimal::shorten(calls);
+        }
     }
 }
 
@@ -88,7 +100,18 @@ impl fmt::Display for Violation {
                 if misfit.fits_here { "(its answer fits here; what follows then does not)" } else { "(wrong here)" };
             writeln!(formatter, "  {} {reason}", misfit.call)?;
         }
-        Ok(())
+        if self.shortest.is_empty() {
+            return Ok(());
+        }
+        let answered: Vec<&Call> =
+            self.shortest.iter().filter(|call| matches!(call.outcome, Outcome::Answered(_))).collect();
+        writeln!(
+            formatter,
+            "these {} have no order either, whether or not {} others happened at any time after they were asked for:",
+            answered.len(),
+            self.shortest.len() - answered.len()
+        )?;
+        answered.iter().try_for_each(|call| writeln!(formatter, "  {call}"))
     }
 }
 

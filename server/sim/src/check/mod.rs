@@ -17,11 +17,12 @@
 //!   that nobody wrote, and that is found.
 //! - The search is exponential in the worst case (the problem is NP-complete), so it has a budget of steps.
 //!
-//! The pieces: [`Operation`] and [`Answer`] in `model.rs`, [`History`] in `history.rs`, the algorithm in `search.rs`, and
-//! the words for people in `explain.rs`.
+//! The pieces: [`Operation`] and [`Answer`] in `model.rs`, [`History`] in `history.rs`, the algorithm in `search.rs`, what of a history
+//! shows a violation in `minimal.rs`, and the words for people in `explain.rs`.
 
 mod explain;
 mod history;
+mod minimal;
 mod model;
 mod search;
 #[cfg(test)]

@@ -34,6 +34,8 @@ pub enum KeyKind {
     Counter,
     /// A string that is appended to.
     Log,
+    /// Two keys of one slot that are only ever written together, with the same value: one key of the model.
+    Pair,
 }
 
 /// How a reply is to be understood.
@@ -51,6 +53,10 @@ pub enum Reading {
     Number,
     /// The length afterwards.
     Length,
+    /// The values of a pair's keys, which are the same.
+    Both,
+    /// 2: done; 0: not.
+    TwoOrZero,
 }
 
 /// A command, and what it means.
@@ -58,7 +64,7 @@ pub enum Reading {
 pub struct Request {
     /// The command's name and arguments.
     pub words: Vec<Vec<u8>>,
-    /// The key, which is among the words.
+    /// The key, which is among the words; of a pair, what its keys have in common.
     pub key: Vec<u8>,
     /// What it does.
     pub operation: Operation,
@@ -72,6 +78,15 @@ impl Request {
         request(&[b"GET", key], key, Operation::Get, Reading::Value)
     }
 
+    /// Reads a key or a pair, whichever has this name.
+    pub(super) fn read_all(key: &[u8]) -> Request {
+        if !key.starts_with(PAIR.as_bytes()) {
+            return Request::get(key);
+        }
+        let [one, other] = keys_of_pair(key);
+        request(&[b"MGET", &one, &other], key, Operation::Get, Reading::Both)
+    }
+
     /// What a reply says about the operation.
     ///
     /// # Errors
@@ -83,6 +98,15 @@ impl Request {
             (Reading::Value, Value::Bulk(bytes)) => Answer::Value(Some(Text::from(&bytes[..]))),
             (Reading::OkOrNull, Value::Simple(text)) if &text[..] == b"OK" => Answer::Done,
             (Reading::OkOrNull, Value::Null) => Answer::Refused,
+            (Reading::Both, Value::Array(values)) => match &values[..] {
+                [Value::Null, Value::Null] => Answer::Value(None),
+                [Value::Bulk(one), Value::Bulk(other)] if one == other => Answer::Value(Some(Text::from(&one[..]))),
+                // NB: nobody writes this, so it is found.
+                [one, other] => Answer::Value(Some(format!("{one:?} and {other:?}").as_str().into())),
+                _ => return Err(format!("a pair was answered with {values:?}")),
+            },
+            (Reading::TwoOrZero, Value::Integer(2)) => Answer::Done,
+            (Reading::TwoOrZero, Value::Integer(0)) => Answer::Refused,
             (Reading::Compared | Reading::OneOrZero, Value::Integer(1)) => Answer::Done,
             (Reading::Compared, Value::Integer(0)) => Answer::Different,
             (Reading::Compared, Value::Integer(-1)) => Answer::Absent,
@@ -117,6 +141,28 @@ pub(super) fn draw(random: &mut Random, kind: KeyKind, key: &[u8], knowledge: &K
         KeyKind::Register => draw_register(random, key, knowledge),
         KeyKind::Counter => draw_counter(random, key),
         KeyKind::Log => draw_log(random, key, &knowledge.unique),
+        KeyKind::Pair => draw_pair(random, key, &knowledge.unique),
+    }
+}
+
+/// What the names of pairs begin with.
+pub(super) const PAIR: &str = "pair";
+
+fn keys_of_pair(name: &[u8]) -> [Vec<u8>; 2] {
+    ["a", "b"].map(|end| [b"{", name, b"}", end.as_bytes()].concat())
+}
+
+fn draw_pair(random: &mut Random, name: &[u8], unique: &str) -> Request {
+    let new = unique.as_bytes();
+    let [one, other] = keys_of_pair(name);
+    let set = Operation::Set(Text::from(new));
+    let create = Operation::CompareAndSet { expected: None, new: Text::from(new) };
+    match random.weighted(&[35, 10, 35, 10, 10]) {
+        0 => Request::read_all(name),
+        1 => request(&[b"GET", if random.chance(500) { &one } else { &other }], name, Operation::Get, Reading::Value),
+        2 => request(&[b"MSET", &one, new, &other, new], name, set, Reading::OkOrNull),
+        3 => request(&[b"MSETNX", &one, new, &other, new], name, create, Reading::OneOrZero),
+        _ => request(&[b"DEL", &other, &one], name, Operation::Delete, Reading::TwoOrZero),
     }
 }
 
@@ -268,6 +314,19 @@ mod tests {
         fn is_ascii_uppercase_word(&self) -> bool {
             self.iter().all(u8::is_ascii_uppercase)
         }
+    }
+
+    #[test]
+    fn halves_of_a_pair_that_differ_are_a_value_that_nobody_wrote() {
+        let bulk = |text: &'static str| Value::Bulk(text.as_bytes().into());
+        let read = |one, other| reading(Reading::Both).read(&Value::Array(vec![one, other]));
+        assert_eq!(read(bulk("v"), bulk("v")), answered(Answer::Value(Some("v".into()))));
+        assert_eq!(read(Value::Null, Value::Null), answered(Answer::Value(None)));
+        assert_ne!(read(bulk("v"), bulk("w")), answered(Answer::Value(Some("v".into()))));
+        assert_ne!(read(bulk("v"), Value::Null), answered(Answer::Value(Some("v".into()))));
+        assert!(reading(Reading::TwoOrZero).read(&Value::Integer(1)).is_err());
+        let request = Request::read_all(b"pair-0.1");
+        assert_eq!(request.words, [b"MGET".to_vec(), b"{pair-0.1}a".to_vec(), b"{pair-0.1}b".to_vec()]);
     }
 
     #[test]

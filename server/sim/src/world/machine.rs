@@ -143,7 +143,8 @@ impl Machine {
                 self.vfs.halt_after(self.random.below(START_CHANGES));
             }
             match self.try_start(now, settings, marks) {
-                Err(_) if self.vfs.halted() => {
+                // NB: also where nothing failed: what can't be done yet is no failure everywhere.
+                _ if self.vfs.halted() => {
                     marks.hit("starts cut short");
                     self.node = None;
                     self.folder = None;

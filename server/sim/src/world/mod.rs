@@ -46,14 +46,14 @@ use operator::Operator;
 use std::collections::BTreeMap;
 
 use crate::campaign::{Summary, Task};
-use crate::check::{STEPS_MAX, check};
+use crate::check::{STEPS_MAX, Verdict, check};
 use crate::events::Events;
 use crate::network::{Delivery, Network, Place};
 use crate::plan::{self, Crash, Fault, Plan};
 use crate::random::Random;
 use crate::time::{MILLISECOND, Micros, SECOND};
 use crate::trace::Trace;
-use crate::workload::{Action, Loss, Workload, WorkloadSettings};
+use crate::workload::{Action, KeyKind, Loss, Workload, WorkloadSettings};
 
 /// Operations on a key before it is retired. Few: many of them stay without an answer when nodes crash, and the checker has to
 /// consider that each may have happened at any later time.
@@ -192,7 +192,12 @@ pub fn simulate(task: &Task, trace: &mut Trace) -> Summary {
     let limits = plan::Limits { clocks_jump: !settings.lease_reads, ..plan::Limits::default() };
     let plan = Plan::draw(&random, nodes, task.duration, &limits);
     let mut workload = WorkloadSettings::draw(&random, nodes);
+    workload.session_clients = [0, 1, 2, 4][random.fork("session clients").index(4)];
     workload.operations_per_key_max = OPERATIONS_PER_KEY_MAX;
+    let mut pairs = random.fork("pairs");
+    if pairs.chance(400) {
+        workload.keys.insert(KeyKind::Pair, pairs.range(1..=2) as u32);
+    }
     run(&plan, settings, workload, &random, trace)
 }
 
@@ -289,7 +294,10 @@ impl World<'_> {
                 self.summary.violations.push(invariants::standing(&self.machines));
             }
         }
-        let verdict = check(self.workload.history(), STEPS_MAX);
+        let mut verdict = check(self.workload.history(), STEPS_MAX);
+        if let Verdict::Violation(violation) = &mut verdict {
+            violation.shorten(self.workload.history());
+        }
         if !verdict.is_pass() {
             self.summary.violations.push(verdict.to_string());
         }
@@ -515,9 +523,23 @@ impl World<'_> {
         }
     }
 
+    /// Whether a fault does harm now. What the operator may put off counts where it is done.
+    fn takes_effect(&self, fault: &Fault) -> bool {
+        match fault {
+            Fault::Crash { node, .. }
+            | Fault::Pause { node }
+            | Fault::Suspend { node }
+            | Fault::FailWrite { node }
+            | Fault::FailSync { node } => self.machines[*node as usize - 1].is_up,
+            Fault::CrashAll { .. } => self.machines.iter().any(|machine| machine.is_up),
+            Fault::Rot { .. } | Fault::Wipe { .. } | Fault::Remove { .. } => false,
+            fault => fault.is_harm(),
+        }
+    }
+
     fn inflict(&mut self, fault: Fault) {
         let now = self.events.now();
-        self.summary.faults += u64::from(fault.is_harm());
+        self.summary.faults += u64::from(self.takes_effect(&fault));
         self.trace.say(now, || fault.to_string());
         self.trace.event(now, "fault", &[]);
         match fault {
@@ -680,13 +702,17 @@ impl World<'_> {
         }
         let machine = &self.machines[number as usize - 1];
         if let Some(node) = &machine.node {
-            let outcome = self.memberships.elected(node.id, node.host.data().applied().index);
+            // NB: not what it has applied by now, but by when it was elected.
+            let outcome = self.memberships.elected(node.id, self.logs.applied_by(number));
             self.expect(outcome);
         }
     }
 
     fn acknowledged(&mut self, index: u64, term: u64, conf: &ConfState) {
-        let disk = |id: u64| self.machine_of.get(&id).map(|number| &self.machines[*number as usize - 1].synced);
+        let disk = |id: u64| {
+            let here = self.machine_of.get(&id).map(|number| &self.machines[*number as usize - 1].synced);
+            here.or_else(|| self.operator.held(id))
+        };
         let outcome = invariants::check_acknowledged((index, term), conf, disk);
         self.expect(outcome);
     }

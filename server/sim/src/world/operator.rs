@@ -13,6 +13,7 @@
 use holdfast_server::cluster::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::held::Held;
 use super::machine::LAST_BATCH;
 use super::{Event, World};
 use crate::plan::{Crash, Fault};
@@ -28,7 +29,16 @@ pub(super) struct Operator {
     leaving: BTreeMap<NodeId, bool>,
     /// Members whose disk is lost or may be of no use.
     lost: BTreeSet<NodeId>,
+    /// What lost disks held: what was on a majority when it was committed may be on fewer by when its client hears of it.
+    held: BTreeMap<NodeId, Held>,
     is_looking: bool,
+}
+
+impl Operator {
+    /// What a member's disk held when it was lost.
+    pub(super) fn held(&self, id: NodeId) -> Option<&Held> {
+        self.held.get(&id)
+    }
 }
 
 impl World<'_> {
@@ -61,6 +71,7 @@ impl World<'_> {
         }
         let has_rotten = self.machine(number).rot();
         if has_rotten {
+            self.summary.faults += 1;
             self.marks.hit("disks that rotted");
         }
         if down {
@@ -72,6 +83,7 @@ impl World<'_> {
     /// A machine's disk is lost.
     pub(super) fn wipe(&mut self, number: u32) {
         if self.may_lose(number) {
+            self.summary.faults += 1;
             self.marks.hit("disks lost");
             self.replace(number);
         }
@@ -84,6 +96,8 @@ impl World<'_> {
         self.trace.say(now, || format!("machine {number} gets an empty disk"));
         self.crash(number, Crash::PowerCut);
         if let Some(id) = self.id_of(number) {
+            let held = self.machine(number).synced.clone();
+            self.operator.held.insert(id, held);
             self.operator.lost.insert(id);
             self.operator.leaving.insert(id, false);
             self.machine_of.remove(&id);
@@ -144,6 +158,7 @@ impl World<'_> {
     pub(super) fn remove(&mut self, number: u32) {
         let voters = self.memberships.newest().map_or(0, |conf| conf.voters.len());
         let Some(id) = self.id_of(number).filter(|_| voters > 2) else { return };
+        self.summary.faults += 1;
         self.operator.leaving.insert(id, true);
         self.look_soon();
     }

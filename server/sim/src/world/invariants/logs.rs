@@ -60,6 +60,11 @@ impl Logs {
         Ok(())
     }
 
+    /// The last entry that a machine is known to have applied since it started.
+    pub(in crate::world) fn applied_by(&self, machine: u32) -> u64 {
+        self.progress.get(&machine).map_or(0, |progress| progress.0)
+    }
+
     /// A machine went down: what it had in memory counts no more.
     pub(in crate::world) fn crashed(&mut self, machine: u32) {
         self.progress.remove(&machine);
