@@ -15,8 +15,8 @@
 //! ```
 //!
 //! [`Client::route`] is the one place that picks a connection. It knows one node at a time, the one that was last found to
-//! answer; with a map of slots it will pick by [`Command::routing_key`], and with a session the number of a write will be
-//! added in [`Client::call`], which makes repeating writes safe as well.
+//! answer; with a map of slots it will pick by [`Command::routing_key`]. A client made by [`Client::exactly_once`] numbers its
+//! writes, which makes repeating them safe as well: see [`crate::session`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,7 @@ use crate::config::{Address, Config};
 use crate::connection::Connection;
 use crate::error::{Error, Outcome, ServerError};
 use crate::nodes::{Nodes, addresses_in};
+use crate::session::{NumberedWrite, Sessions};
 use crate::value::Value;
 
 /// Redirections of one call. A few are normal while leaders change; more mean that nodes point at each other.
@@ -36,11 +37,18 @@ const REDIRECTS_MAX: u32 = 8;
 /// Redirections that are followed without a pause.
 const REDIRECTS_AT_ONCE: u32 = 2;
 
+/// Of what may be repeated, so many tries find time at least if each of them hangs; and bounds on the time of one.
+const TRIES_MIN: u32 = 4;
+const TRY_TIME_MIN: Duration = Duration::from_millis(500);
+const TRY_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// A client of one server, or of a cluster of which it knows some nodes. Clones share the connection; it connects when first
 /// used and again after a loss.
 #[derive(Debug, Clone)]
 pub struct Client {
     inner: Arc<Inner>,
+    /// Numbers its writes.
+    sessions: Option<Arc<Sessions>>,
 }
 
 #[derive(Debug)]
@@ -72,7 +80,34 @@ impl Client {
     pub fn new(config: Config) -> Self {
         let nodes = Nodes::new(config.address.clone(), &config.seeds);
         let state = Mutex::new(State { nodes, connection: None });
-        Client { inner: Arc::new(Inner { config: Arc::new(config), state }) }
+        Client { inner: Arc::new(Inner { config: Arc::new(config), state }), sessions: None }
+    }
+
+    /// The same client, with writes that take effect exactly once: one whose outcome is unknown is sent again, under the
+    /// same number, until it is answered or [`Config::timeout`] is over, whatever connections break and leaders change meanwhile.
+    ///
+    /// The server must be Holdfast. Each write must be of keys in one slot; FLUSHALL and the like are refused. What a
+    /// session costs the server and when it is forgotten is in the documentation's page on sessions.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), holdfast_client::Error> {
+    /// use holdfast_client::{Client, Config};
+    /// let client = Client::new(Config::new("127.0.0.1:6379".parse()?)).exactly_once();
+    /// client.increment("visits", 1).await?; // whatever happens on the way, once
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn exactly_once(&self) -> Client {
+        Client { inner: self.inner.clone(), sessions: Some(Arc::default()) }
+    }
+
+    /// Gives a write its number without sending it yet, so that it can be sent again after its time was up.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the client is not one of [`Client::exactly_once`]; what keeps a session from being begun.
+    pub async fn number(&self, command: Command) -> Result<NumberedWrite, Error> {
+        let sessions = self.sessions.clone().ok_or_else(|| Error::Invalid("the client numbers no writes".into()))?;
+        NumberedWrite::new(Client { inner: self.inner.clone(), sessions: None }, sessions, command).await
     }
 
     /// The settings that it was made with.
@@ -91,8 +126,11 @@ impl Client {
     /// An error reply is [`Error::Server`]; [`Error::outcome`] says whether the command may have been executed.
     pub async fn call(&self, command: Command) -> Result<Value, Error> {
         let effect = command.effect();
-        let mut values = self.attempts(std::slice::from_ref(&command), effect).await?;
-        match values.pop() {
+        if self.sessions.is_some() && effect == Effect::Write {
+            return self.number(command).await?.send().await;
+        }
+        let (values, _) = self.attempts(std::slice::from_ref(&command), effect, Patience::of(self.config())).await;
+        match values?.pop() {
             Some(Value::Error(error)) => Err(Error::Server(error)),
             Some(value) => Ok(value),
             None => Err(Error::Invalid("a request without a command".into())),
@@ -103,21 +141,46 @@ impl Client {
     /// among the errors too: they are not followed, since commands after one may have been executed already.
     ///
     /// # Errors
-    /// Only if the replies can't be had; then the outcome is that of the whole.
+    /// Only if the replies can't be had; then the outcome is that of the whole. [`Error::Invalid`] for writes of a client that
+    /// numbers them: call several at the same time instead.
     pub async fn pipeline(&self, commands: &[Command]) -> Result<Vec<Value>, Error> {
         let reads_only = commands.iter().all(|command| command.effect() == Effect::Read);
-        self.attempts(commands, if reads_only { Effect::Read } else { Effect::Write }).await
+        if self.sessions.is_some() && !reads_only {
+            return Err(Error::Invalid(
+                "a pipeline of writes has no numbers: call them at the same time instead".into(),
+            ));
+        }
+        let effect = if reads_only { Effect::Read } else { Effect::Write };
+        self.attempts(commands, effect, Patience::of(self.config())).await.0
     }
 
-    async fn attempts(&self, commands: &[Command], effect: Effect) -> Result<Vec<Value>, Error> {
-        let deadline = Instant::now() + self.inner.config.timeout;
+    /// Tries until there is an answer, or a failure that must not be repeated, or the patience is over; and whether any try but
+    /// the last may have been executed.
+    pub(crate) async fn attempts(
+        &self,
+        commands: &[Command],
+        effect: Effect,
+        patience: Patience,
+    ) -> (Result<Vec<Value>, Error>, bool) {
+        let mut unknown = false;
+        (self.try_until(commands, effect, patience, &mut unknown).await, unknown)
+    }
+
+    async fn try_until(
+        &self,
+        commands: &[Command],
+        effect: Effect,
+        patience: Patience,
+        unknown: &mut bool,
+    ) -> Result<Vec<Value>, Error> {
+        let deadline = patience.deadline;
         let retry = &self.inner.config.retry;
         let mut pause = retry.backoff_min;
         let mut attempt = 1;
         let mut redirects = 0;
         let mut unreachable: Option<(Address, Error)> = None;
         loop {
-            let (address, result) = self.attempt(commands, deadline).await;
+            let (address, result) = self.attempt(commands, patience.of_a_try()).await;
             // A lone command's error reply decides about a retry; in a longer pipeline the caller looks at each.
             let failure = match &result {
                 Ok(values) => match values.as_slice() {
@@ -136,6 +199,12 @@ impl Client {
                     self.pass_over(&address).await;
                     Next::Later
                 }
+                // A node that hangs, or a connection that is dead and doesn't say so: the others may have gone on without it.
+                Error::TimedOut { .. } | Error::Protocol { .. } if patience.try_time.is_some() => {
+                    self.inner.state.lock().await.connection.take_if(|(connected, _)| *connected == address);
+                    self.pass_over(&address).await;
+                    Next::Later
+                }
                 _ => Next::GiveUp,
             };
             match next {
@@ -148,7 +217,8 @@ impl Client {
                     let gone = unreachable.as_ref().filter(|(address, _)| *address == target);
                     redirects += u32::from(gone.is_none());
                     let wait = if gone.is_some() || redirects > REDIRECTS_AT_ONCE { pause } else { Duration::ZERO };
-                    if redirects > REDIRECTS_MAX || Instant::now() + wait >= deadline {
+                    let too_many = redirects > REDIRECTS_MAX && patience.try_time.is_none();
+                    if too_many || Instant::now() + wait >= deadline {
                         let looping = || Error::Redirected { address: target.clone(), count: redirects };
                         return Err(gone.map_or_else(looping, |(_, error)| error.clone()));
                     }
@@ -161,12 +231,13 @@ impl Client {
                 }
                 Next::Later => {}
             }
-            if attempt >= retry.attempts_max || Instant::now() + pause >= deadline {
+            if attempt >= patience.attempts_max || Instant::now() + pause >= deadline {
                 return result;
             }
+            *unknown |= failure.outcome() == Outcome::Unknown;
             sleep(pause).await;
             pause = doubled(pause, retry.backoff_max);
-            attempt += 1;
+            attempt = attempt.saturating_add(1);
         }
     }
 
@@ -255,6 +326,34 @@ impl Client {
 
     async fn pass_over(&self, address: &Address) -> bool {
         self.inner.state.lock().await.nodes.pass_over(address)
+    }
+}
+
+/// How long and how often something is tried.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    deadline: Instant,
+    attempts_max: u32,
+    /// How long one try may take, if it may be repeated although it may have been executed.
+    try_time: Option<Duration>,
+}
+
+impl Patience {
+    /// What the configuration allows.
+    pub(crate) fn of(config: &Config) -> Self {
+        let deadline = Instant::now() + config.timeout;
+        Patience { deadline, attempts_max: config.retry.attempts_max, try_time: None }
+    }
+
+    /// For what may be repeated at will: until the deadline, leaving a node that hangs for another.
+    pub(crate) fn stubborn(deadline: Instant, config: &Config) -> Self {
+        let try_time = (config.timeout / TRIES_MIN).clamp(TRY_TIME_MIN, TRY_TIME_MAX);
+        Patience { deadline, attempts_max: u32::MAX, try_time: Some(try_time) }
+    }
+
+    fn of_a_try(&self) -> Instant {
+        let try_time = self.try_time.unwrap_or(Duration::MAX);
+        Instant::now().checked_add(try_time).map_or(self.deadline, |end| end.min(self.deadline))
     }
 }
 

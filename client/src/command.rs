@@ -83,6 +83,14 @@ impl Command {
         self.effect
     }
 
+    /// The same as a numbered write of a session.
+    pub(crate) fn numbered(&self, session: &str, number: u64, low: u64) -> Command {
+        let mut numbered = Command::write("HOLDFAST").arg("ONCE").arg(session).number(number).number(low);
+        numbered.routing_key = self.routing_key.map(|position| position + numbered.arguments.len());
+        numbered.arguments.extend(self.arguments.iter().cloned());
+        numbered
+    }
+
     /// Writes the command's frame: small parts into `small`, which is cut off into `segments` around large arguments.
     pub(crate) fn encode(&self, small: &mut BytesMut, segments: &mut Vec<Bytes>) {
         put_header(small, b'*', self.arguments.len());
@@ -149,5 +157,8 @@ mod tests {
         let command = Command::read("MGET").key("a").key("b");
         assert_eq!(command.routing_key().unwrap().as_ref(), b"a");
         assert_eq!(Command::read("PING").routing_key(), None);
+        let numbered = Command::write("SET").key("k").arg("v").numbered("id", 7, 5);
+        assert_eq!(numbered.routing_key().unwrap().as_ref(), b"k");
+        assert_eq!(numbered.arguments.join(&b' '), b"HOLDFAST ONCE id 7 5 SET k v");
     }
 }

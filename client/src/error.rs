@@ -133,6 +133,18 @@ pub enum Error {
         outcome: Outcome,
     },
 
+    /// A numbered write of a session was sent, perhaps more than once, and its last try failed: an earlier one may have been
+    /// executed. Sent again under its number it still takes effect once.
+    #[error("whether the write was executed is unknown; the last try: {last}")]
+    Unsettled {
+        /// Why the last try failed.
+        last: Box<Error>,
+    },
+
+    /// A numbered write was executed, but the answer was lost, and is too long for the server to have kept it.
+    #[error("the command was executed; its reply was lost, and too long to be kept")]
+    ReplyNotKept,
+
     /// The reply is well-formed but not of a type that this command answers with.
     #[error("{command} was answered with {got}, but {expected} was expected")]
     Unexpected {
@@ -157,6 +169,7 @@ impl Error {
                 Outcome::NotExecuted
             }
             Error::Lost { outcome, .. } | Error::TimedOut { outcome, .. } | Error::Protocol { outcome, .. } => *outcome,
+            Error::Unsettled { .. } | Error::ReplyNotKept => Outcome::Unknown,
             // An answer came, so it was executed in some way; what way, the caller can't tell.
             Error::Unexpected { .. } => Outcome::Unknown,
         }

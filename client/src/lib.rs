@@ -25,6 +25,8 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Writes that must not be repeated blindly can be numbered, and are then repeated safely: [`Client::exactly_once`].
+//!
 //! In a cluster the client finds the leader from any node, follows it when it changes, and stays with it. It talks to one node
 //! at a time. What several leaders will need is in place: a command names the key that it is routed by, and one place in
 //! [`Client`] picks the connection.
@@ -37,6 +39,7 @@ mod connection;
 mod decode;
 mod error;
 mod nodes;
+pub mod session;
 mod value;
 
 pub use api::{Expiry, Scan, ScanOptions, SetCondition, SetOptions, TimeToLive};
@@ -46,4 +49,5 @@ pub use config::{Address, Config, Retry};
 pub use connection::{Connection, Protocol};
 pub use decode::{Decoder, Limits, ProtocolError};
 pub use error::{Error, Outcome, Redirect, ServerError};
+pub use session::NumberedWrite;
 pub use value::Value;

@@ -25,6 +25,8 @@ pub enum Defect {
     AppliedAheadOfData,
     /// A snapshot is put in place without some of its rows.
     SnapshotWithoutRows,
+    /// A snapshot is put in place without what sessions remember.
+    SnapshotWithoutSessions,
     /// A snapshot is put in place without what the host keeps beside the rows.
     SnapshotWithoutAttachment,
 }

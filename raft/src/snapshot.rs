@@ -104,6 +104,8 @@ impl Raft {
         if self.role == Role::Leader {
             self.become_follower(self.term, None);
         }
+        // NB: asleep it would hear no heartbeat with which to ask again.
+        self.wake();
         self.snapshot_requested = Some(self.log.delivered());
         if let Some(leader) = self.leader {
             self.repeat_snapshot_request(leader);

@@ -17,6 +17,7 @@ pub mod host;
 pub mod logging;
 pub mod membership;
 pub mod node;
+pub mod once;
 pub mod peer;
 pub mod recover;
 pub mod replica;

@@ -62,6 +62,9 @@ struct Run {
     /// How long
     #[arg(long, default_value_t = 5)]
     minutes: u64,
+    /// Let syncs succeed and do nothing, once the cluster runs: the campaign must find that out
+    #[arg(long)]
+    lying_disks: bool,
     /// Go on with the results that are in the folder
     #[arg(long)]
     resume: bool,
@@ -86,6 +89,12 @@ struct Replace {
     /// Nodes
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(3..=9))]
     nodes: u64,
+    /// Keys that are there before, and must be there at the end on every node
+    #[arg(long, default_value_t = 200_000)]
+    keys: u64,
+    /// Seconds of load before each replacement
+    #[arg(long, default_value_t = 5)]
+    load_seconds: u64,
 }
 
 fn main() -> ExitCode {
@@ -120,6 +129,9 @@ fn run(options: &Run) -> Result<ExitCode, String> {
     let kinds = if options.faults.is_empty() { Fault::value_variants() } else { &options.faults[..] };
     let interrupted = interruptions()?;
     let mut stage = start(common, options.nodes, results.next())?;
+    if options.lying_disks {
+        stage.let_disks_lie();
+    }
     let (began, time) = (Instant::now(), Duration::from_secs(options.minutes * 60));
     let mut ledger = Ledger::default();
     let mut is_well = true;
@@ -190,7 +202,9 @@ fn short(options: &Short) -> Result<ExitCode, String> {
 fn run_replace(options: &Replace) -> Result<ExitCode, String> {
     let common = &options.common;
     let mut stage = start(common, options.nodes, 0)?;
-    match replace::run(&mut stage, options.nodes as usize, &Random::new(common.seed)) {
+    let load = Duration::from_secs(options.load_seconds);
+    let plan = replace::Plan { nodes: options.nodes as usize, keys: options.keys, load };
+    match replace::run(&mut stage, &plan, &Random::new(common.seed)) {
         Ok(report) => {
             println!("{report}");
             Ok(ExitCode::SUCCESS)

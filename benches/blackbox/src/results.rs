@@ -17,6 +17,8 @@ pub struct Effect {
     pub fault: String,
     /// The numbers of the nodes.
     pub victims: String,
+    /// Whether nothing else was wrong at the same time.
+    pub is_alone: bool,
     /// From its begin until it was mended, in milliseconds; nodes that had to be started are.
     pub held_ms: u64,
     /// From its begin until a write succeeded that was asked for after it, in milliseconds.
@@ -65,7 +67,7 @@ impl Row {
             .iter()
             .map(|effect| {
                 json!({
-                    "fault": effect.fault, "victims": effect.victims, "held_ms": effect.held_ms,
+                    "fault": effect.fault, "victims": effect.victims, "alone": effect.is_alone, "held_ms": effect.held_ms,
                     "after_begin_ms": effect.after_begin_ms, "after_mend_ms": effect.after_mend_ms,
                 })
             })
@@ -84,6 +86,7 @@ impl Row {
             Some(Effect {
                 fault: text(value, "fault")?,
                 victims: text(value, "victims")?,
+                is_alone: value.get("alone")?.as_bool()?,
                 held_ms: number("held_ms")?,
                 after_begin_ms: number("after_begin_ms"),
                 after_mend_ms: number("after_mend_ms"),
@@ -188,20 +191,30 @@ impl Results {
         table.set_header([
             "fault",
             "times",
+            "alone",
             "first write after it began, ms: median",
             "max",
             "after it was mended: median",
             "max",
         ]);
         for (fault, effects) in by_fault {
+            let alone: Vec<&Effect> = effects.iter().copied().filter(|effect| effect.is_alone).collect();
             let spread = |time: fn(&Effect) -> Option<u64>| {
-                let mut times: Vec<u64> = effects.iter().filter_map(|effect| time(effect)).collect();
+                let mut times: Vec<u64> = alone.iter().filter_map(|effect| time(effect)).collect();
                 times.sort_unstable();
                 let shown = |time: Option<&u64>| time.map_or("-".to_owned(), u64::to_string);
                 (shown(times.get(times.len() / 2)), shown(times.last()))
             };
             let (begin, mend) = (spread(|effect| effect.after_begin_ms), spread(|effect| effect.after_mend_ms));
-            table.add_row([fault.to_owned(), effects.len().to_string(), begin.0, begin.1, mend.0, mend.1]);
+            table.add_row([
+                fault.to_owned(),
+                effects.len().to_string(),
+                alone.len().to_string(),
+                begin.0,
+                begin.1,
+                mend.0,
+                mend.1,
+            ]);
         }
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -219,6 +232,7 @@ mod tests {
         let effect = Effect {
             fault: "kill leader".to_owned(),
             victims: "1".to_owned(),
+            is_alone: true,
             held_ms: 5,
             after_begin_ms: Some(7),
             after_mend_ms: None,

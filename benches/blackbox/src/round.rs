@@ -71,6 +71,7 @@ pub fn settings(random: &mut Random, number: u64, nodes: usize) -> WorkloadSetti
 struct Happened {
     name: String,
     victims: String,
+    is_alone: bool,
     began_us: u64,
     mended_us: u64,
 }
@@ -138,9 +139,10 @@ fn break_and_mend(
         let hold = together.iter().map(|step| step.hold_ms).max().unwrap_or_default();
         std::thread::sleep(Duration::from_millis(hold));
         // In the order in which they began; what is mended first may meet what is still broken.
+        let is_alone = under_way.len() == 1;
         for (step, victims, began_us, list) in under_way {
             stage.mend(step.fault, &victims).map_err(|story| format!("{} of {list}: {story}", step.name()))?;
-            happened.push(Happened { name: step.name(), victims: list, began_us, mended_us: load.now_us() });
+            happened.push(Happened { name: step.name(), victims: list, is_alone, began_us, mended_us: load.now_us() });
         }
         load.wait_success(SERVE_PATIENCE).map_err(|story| {
             let names: Vec<String> = together.iter().map(Step::name).collect();
@@ -224,6 +226,7 @@ fn effect(happened: &Happened, history: &History) -> Effect {
     Effect {
         fault: happened.name.clone(),
         victims: happened.victims.clone(),
+        is_alone: happened.is_alone,
         held_ms: (happened.mended_us - happened.began_us) / 1000,
         after_begin_ms: first_success(happened.began_us),
         after_mend_ms: first_success(happened.mended_us),

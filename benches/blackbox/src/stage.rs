@@ -49,6 +49,7 @@ pub struct Stage {
     weather: Weather,
     /// By place; none while a node has none.
     disks: Vec<Option<Mount>>,
+    are_disks_lying: bool,
     dir: PathBuf,
     random: Random,
     figures: Figures,
@@ -67,6 +68,7 @@ impl Stage {
             network: Network::new(0)?,
             weather: Weather::default(),
             disks: Vec::new(),
+            are_disks_lying: false,
             dir: dir.to_owned(),
             random,
             figures: Figures::default(),
@@ -110,6 +112,12 @@ impl Stage {
     /// Where clients of nodes 1 to `nodes` connect, also of those that don't exist yet.
     pub fn addresses(&self, nodes: usize) -> Vec<SocketAddr> {
         (1..=nodes).map(|node| SocketAddr::from((self.network.address(node), CLIENT_PORT))).collect()
+    }
+
+    /// From now on syncs do nothing, on any disk.
+    pub fn let_disks_lie(&mut self) {
+        self.are_disks_lying = true;
+        self.disks.iter().flatten().for_each(Mount::set_lying);
     }
 
     /// What was done so far.
@@ -296,7 +304,11 @@ impl Stage {
             let (data, names) = (draw(), draw());
             disk.cut(data, names, &mut self.random);
             let folder = self.dir.join(format!("disk-{node}"));
-            self.disks[node - 1] = Some(Mount::new(disk, &folder)?);
+            let mount = Mount::new(disk, &folder)?;
+            if self.are_disks_lying {
+                mount.set_lying();
+            }
+            self.disks[node - 1] = Some(mount);
         }
         Ok(())
     }

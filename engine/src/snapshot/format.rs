@@ -4,7 +4,7 @@
 //! before anything is allocated by it.
 
 use crate::GroupId;
-use crate::table::{Applied, Object, ObjectKind, SLOTS, ViewRow};
+use crate::table::{Applied, Object, ObjectKind, RowSpace, SLOTS, ViewRow};
 use bytes::Bytes;
 
 /// Begins every snapshot; the last byte is the format's version.
@@ -28,6 +28,8 @@ pub(super) const FOOTER_BYTES: usize = 2 + 3 * 8 + 2 * 4;
 
 pub(super) const BLOCK: u8 = b'B';
 pub(super) const FOOTER: u8 = b'E';
+/// The kind of a row that is no key but a record.
+pub(super) const RECORD: u8 = 0x80;
 pub(super) const RAW: u8 = 0;
 pub(super) const LZ4: u8 = 1;
 
@@ -117,10 +119,14 @@ impl SnapshotHeader {
     }
 }
 
-pub(super) fn push_row(raw: &mut Vec<u8>, slot: u16, hash: u64, key: &[u8], object: &Object) {
+pub(super) fn push_row(raw: &mut Vec<u8>, row: &ViewRow) {
+    let ViewRow { space, slot, hash, key, object } = row;
     raw.extend_from_slice(&slot.to_le_bytes());
     raw.extend_from_slice(&hash.to_le_bytes());
-    raw.push(object.kind as u8);
+    raw.push(match space {
+        RowSpace::Keys => object.kind as u8,
+        RowSpace::Records => RECORD,
+    });
     raw.extend_from_slice(&object.deadline_ms.to_le_bytes());
     raw.extend_from_slice(&(key.len() as u32).to_le_bytes());
     raw.extend_from_slice(&(object.data.len() as u32).to_le_bytes());
@@ -130,11 +136,14 @@ pub(super) fn push_row(raw: &mut Vec<u8>, slot: u16, hash: u64, key: &[u8], obje
 
 pub(super) fn read_row(raw: &mut Reader<'_>) -> Result<ViewRow, String> {
     let (slot, hash, kind, deadline_ms) = (raw.u16()?, raw.u64()?, raw.take(1)?[0], raw.u64()?);
-    let kind = ObjectKind::from_u8(kind).ok_or_else(|| format!("value kind {kind} is unknown"))?;
+    let (space, kind) = match kind {
+        RECORD => (RowSpace::Records, ObjectKind::String),
+        kind => (RowSpace::Keys, ObjectKind::from_u8(kind).ok_or_else(|| format!("value kind {kind} is unknown"))?),
+    };
     let (key_bytes, value_bytes) = (raw.u32()? as usize, raw.u32()? as usize);
     let key = raw.take(key_bytes)?.into();
     let data = Bytes::copy_from_slice(raw.take(value_bytes)?);
-    Ok(ViewRow { slot, hash, key, object: Object { kind, deadline_ms, data } })
+    Ok(ViewRow { space, slot, hash, key, object: Object { kind, deadline_ms, data } })
 }
 
 /// A block's head, checked.

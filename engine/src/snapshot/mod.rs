@@ -15,7 +15,7 @@
 
 mod format;
 
-use crate::table::{Object, ViewRow};
+use crate::table::{RowPlace, ViewRow};
 use crate::vfs::{SharedVfs, VfsFile};
 use crate::{Error, Result};
 use format::{
@@ -40,7 +40,7 @@ pub struct SnapshotEncoder {
     footer: Footer,
     seal: crc32fast::Hasher,
     out: Vec<u8>,
-    last: Option<(u16, u64, Box<[u8]>)>,
+    last: Option<RowPlace>,
     header: SnapshotHeader,
 }
 
@@ -64,19 +64,19 @@ impl SnapshotEncoder {
     /// Adds a row.
     ///
     /// # Panics
-    /// When rows don't ascend by (slot, hash, key), or a slot is outside the header's ranges: the snapshot would be refused.
-    pub fn push(&mut self, slot: u16, hash: u64, key: &[u8], object: &Object) {
-        if let Some((last_slot, last_hash, last_key)) = &self.last {
-            assert!((*last_slot, *last_hash, &**last_key) < (slot, hash, key), "rows of a snapshot must ascend");
-        }
+    /// When rows don't ascend by (space, slot, hash, key), or a slot is outside the header's ranges: the snapshot would be refused.
+    pub fn push(&mut self, row: &ViewRow) {
+        let place = row.place();
+        assert!(self.last.as_ref().is_none_or(|last| *last < place), "rows of a snapshot must ascend");
+        let slot = row.slot;
         assert!(self.header.covers(slot), "slot {slot} is outside the snapshot's ranges");
-        let bytes = 27 + key.len() + object.data.len();
+        let bytes = 27 + row.key.len() + row.object.data.len();
         if self.rows > 0 && self.raw.len() + bytes > BLOCK_BYTES {
             self.close_block();
         }
-        format::push_row(&mut self.raw, slot, hash, key, object);
+        format::push_row(&mut self.raw, row);
         self.rows += 1;
-        self.last = Some((slot, hash, key.into()));
+        self.last = Some(place);
     }
 
     /// Takes what bytes there are so far; few or none while a block fills.
@@ -132,7 +132,7 @@ pub struct SnapshotDecoder {
     rows: VecDeque<ViewRow>,
     footer: Footer,
     seal: crc32fast::Hasher,
-    last: Option<(u16, u64, Box<[u8]>)>,
+    last: Option<RowPlace>,
     sealed: bool,
 }
 
@@ -230,7 +230,7 @@ impl SnapshotDecoder {
                 let mut raw = Reader(raw);
                 for _ in 0..head.rows {
                     let row = format::read_row(&mut raw)?;
-                    let at = (row.slot, row.hash, row.key.clone());
+                    let at = row.place();
                     if !header.covers(row.slot) || self.last.as_ref().is_some_and(|last| *last >= at) {
                         return Err(format!("a row of slot {} is out of place", row.slot));
                     }
@@ -291,7 +291,7 @@ pub fn write_snapshot(
     };
     for row in rows {
         let row = row?;
-        encoder.push(row.slot, row.hash, &row.key, &row.object);
+        encoder.push(&row);
         if encoder.pending() >= BLOCK_BYTES {
             write(&encoder.take())?;
         }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::table::{Applied, ObjectKind};
+use crate::table::{Applied, Object, ObjectKind, RowSpace};
 use crate::vfs::OsVfs;
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -17,6 +17,7 @@ fn header() -> SnapshotHeader {
 fn rows(count: u64, value_bytes: usize) -> Vec<ViewRow> {
     (0..count)
         .map(|n| ViewRow {
+            space: RowSpace::Keys,
             slot: if n < count / 2 { 7 } else { 300 },
             hash: n << 3,
             key: format!("key-{n}").into_bytes().into(),
@@ -33,7 +34,7 @@ fn encode(rows: &[ViewRow]) -> Vec<u8> {
     let mut encoder = SnapshotEncoder::new(&header());
     let mut bytes = Vec::new();
     for row in rows {
-        encoder.push(row.slot, row.hash, &row.key, &row.object);
+        encoder.push(row);
         bytes.extend(encoder.take());
     }
     bytes.extend(encoder.finish());
@@ -53,7 +54,14 @@ fn decode(bytes: &[u8], piece: usize) -> Result<(SnapshotHeader, Vec<ViewRow>)> 
 
 #[test]
 fn rows_come_back_whatever_the_pieces() {
-    let rows = rows(2_000, 700);
+    let mut rows = rows(2_000, 700);
+    rows.extend((0..50).map(|n| ViewRow {
+        space: RowSpace::Records,
+        slot: 7,
+        hash: 0,
+        key: [n; 24].as_slice().into(),
+        object: Object::string(Bytes::from(vec![n; 20])),
+    }));
     let bytes = encode(&rows);
     assert!(bytes.len() < 2_000 * 350, "the blocks are compressed: {} bytes", bytes.len());
     for piece in [1, 13, 4096, usize::MAX] {

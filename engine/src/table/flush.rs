@@ -7,6 +7,7 @@
 use super::memtable::{Entry, Memtable, Prior};
 use super::node::Shared;
 use super::object::{Head, Stored};
+use super::records::RecordChanges;
 use super::rows::{self, Meta};
 use super::{Applied, KeyRef, Object, SLOTS};
 use crate::store::{ReadRows, RowSink};
@@ -51,6 +52,8 @@ pub(crate) struct Frozen {
     pub(crate) incarnation: u64,
     pub(crate) applied: Applied,
     pub(crate) memtable: Memtable,
+    /// Records that changed since the memtable before.
+    pub(crate) records: RecordChanges,
     /// The host's words as of `applied`.
     pub(crate) attachment: Bytes,
     pub(crate) base: Arc<Mutex<GroupBase>>,
@@ -90,6 +93,7 @@ impl Frozen {
             incarnation,
             applied,
             memtable,
+            records: RecordChanges::new(),
             attachment: Bytes::new(),
             base,
             seal: false,
@@ -316,9 +320,16 @@ impl Generation<'_> {
         Ok(())
     }
 
-    /// Pushes index rows, counts and, last, the group's state.
+    /// Pushes records, index rows, counts and, last, the group's state.
     fn push_rest(&mut self, sink: &mut dyn RowSink, count_before: u64) -> Result<Meta> {
         let frozen = self.frozen;
+        for (key, data) in &frozen.records {
+            let row = rows::record_key(frozen.group, frozen.incarnation, key);
+            match data {
+                Some(data) => sink.put(&row, &[], data)?,
+                None => sink.delete(&row)?,
+            }
+        }
         for (row, put) in &self.index {
             if *put { sink.put(row, &[], &[])? } else { sink.delete(row)? }
         }

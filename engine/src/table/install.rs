@@ -6,9 +6,10 @@
 
 use super::flush::{GroupBase, lock, store_error};
 use super::node::Shared;
+use super::records::{RecordKey, Records};
 use super::rows::{self, Meta};
 use super::state::Table;
-use super::view::ViewRow;
+use super::view::{RowPlace, RowSpace, ViewRow};
 use super::{Applied, SLOTS};
 use crate::defects::{self, Defect};
 use crate::snapshot::SnapshotHeader;
@@ -38,10 +39,11 @@ pub struct InstallJob {
 pub struct Installed {
     header: SnapshotHeader,
     durable: Option<Applied>,
+    records: Records,
 }
 
 impl InstallJob {
-    /// Writes the rows, which must ascend by (slot, hash, key), to the store, and makes them the group's state.
+    /// Writes the rows, which must ascend as a view's do, to the store, and makes them the group's state.
     ///
     /// # Errors
     /// What `rows` returned, rows out of order, or the store's failure; the group's state is then as before.
@@ -55,7 +57,7 @@ impl InstallJob {
         }
         let written = write_rows(&self.shared, &self.header, self.incarnation, Some(&self.base), rows);
         lock(&self.base).installing = None;
-        written.map_err(|error| self.shared.locate(error))?;
+        let records = written.map_err(|error| self.shared.locate(error))?;
         let durable = match self.shared.store.durability() {
             Durability::ProcessCrash => {
                 let _turn = lock(&self.shared.write_turn);
@@ -66,52 +68,72 @@ impl InstallJob {
             Durability::PowerCut => Some(self.header.applied),
             Durability::None => None,
         };
-        Ok(Installed { header: self.header, durable })
+        Ok(Installed { header: self.header, durable, records })
     }
 }
 
-/// Writes rows and the generation that makes them current; `base`, if there is one already, learns of it.
+/// Writes rows and the generation that makes them current; `base`, if there is one already, learns of it. The records among
+/// them come back.
 pub(super) fn write_rows(
     shared: &Shared,
     header: &SnapshotHeader,
     incarnation: u64,
     base: Option<&Mutex<GroupBase>>,
     source: &mut dyn Iterator<Item = Result<ViewRow>>,
-) -> Result<()> {
+) -> Result<Records> {
     let SnapshotHeader { group, applied, .. } = *header;
     let mut counts = vec![0u32; SLOTS];
-    let mut last: Option<(u16, u64, Box<[u8]>)> = None;
+    let mut records = Records::default();
+    let mut last: Option<RowPlace> = None;
     let mut source = source.peekable();
     while source.peek().is_some() {
         // Rows of one hash stay in one part: long keys that share a row must meet.
         let mut part = Part::new();
         let mut bytes = 0;
         while let Some(row) = source.next_if(|next| match (next, &last) {
-            (Ok(row), Some(last)) => bytes < PART_BYTES || (row.slot, row.hash) == (last.0, last.1),
+            (Ok(row), Some(last)) => bytes < PART_BYTES || (row.space, row.slot, row.hash) == (last.0, last.1, last.2),
             _ => bytes < PART_BYTES,
         }) {
-            let ViewRow { slot, hash, key, object } = row?;
+            let row = row?;
+            let at = row.place();
+            let ViewRow { space, slot, hash, object, .. } = row;
             if usize::from(slot) >= SLOTS {
                 return Err(store_error(format!("a row to install is of slot {slot}, beyond the last")));
             }
-            let at = (slot, hash, key);
             if last.as_ref().is_some_and(|last| *last >= at) {
                 return Err(store_error(format!("rows to install are out of order at slot {slot}, hash {hash:016x}")));
             }
-            if defects::has(Defect::SnapshotWithoutRows) && hash.is_multiple_of(8) {
+            let left_out = match space {
+                RowSpace::Keys => defects::has(Defect::SnapshotWithoutRows) && hash.is_multiple_of(8),
+                RowSpace::Records => defects::has(Defect::SnapshotWithoutSessions),
+            };
+            if left_out {
                 last = Some(at);
                 continue;
             }
             let mut row = Vec::new();
-            rows::data_key(&mut row, group, slot, incarnation, hash, &at.2);
+            match space {
+                RowSpace::Keys => {
+                    rows::data_key(&mut row, group, slot, incarnation, hash, &at.3);
+                    counts[usize::from(slot)] += 1;
+                }
+                RowSpace::Records => {
+                    let name = at.3.as_ref().try_into();
+                    let name =
+                        name.map_err(|_| store_error(format!("a record of slot {slot} has a name cut short")))?;
+                    let key = RecordKey { slot, name };
+                    row = rows::record_key(group, incarnation, &key);
+                    records.insert(key, &object.data)?;
+                }
+            }
             bytes += row.len() + object.data.len() + 64;
-            counts[usize::from(slot)] += 1;
-            part.entry(row).or_default().push((at.2.clone(), object));
+            part.entry(row).or_default().push((at.3.clone(), object));
             last = Some(at);
         }
         let _turn = lock(&shared.write_turn);
         shared.store.ingest(&mut |sink| push_part(sink, &part))?;
     }
+    records.pack();
     let count = counts.iter().map(|&count| u64::from(count)).sum();
     let attachment = header.conf_state.clone();
     let meta =
@@ -130,13 +152,17 @@ pub(super) fn write_rows(
         base.meta = meta;
         base.counts = counts;
     }
-    Ok(())
+    Ok(records)
 }
 
 fn push_part(sink: &mut dyn RowSink, part: &Part) -> Result<()> {
     let mut index = BTreeSet::new();
     let mut head = Vec::new();
     for (row, members) in part {
+        if rows::is_record(row) {
+            members.iter().try_for_each(|(_, object)| sink.put(row, &[], &object.data))?;
+            continue;
+        }
         for (_, object) in members.iter().filter(|(_, object)| object.deadline_ms != 0) {
             index.insert(rows::index_key(row, object.deadline_ms));
         }
@@ -185,7 +211,7 @@ impl Table {
 
     /// Makes an installed snapshot the table's state.
     pub fn finish_install(&mut self, installed: Installed) {
-        self.adopt(installed.header.applied, installed.durable.unwrap_or(self.durable()));
+        self.adopt(installed.header.applied, installed.durable.unwrap_or(self.durable()), installed.records);
         if !defects::has(Defect::SnapshotWithoutAttachment) {
             self.set_attachment(installed.header.conf_state);
         }

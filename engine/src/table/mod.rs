@@ -22,6 +22,8 @@
 //! Longer walks over the data (SCAN, DBSIZE, expiry, export) are *jobs*: begun on the shard thread, run on any thread against
 //! a consistent view of the store, finished on the shard thread.
 //!
+//! Beside the keys a table keeps the host's *records* (`records.rs`): small rows that no command sees.
+//!
 //! Deadlines are kept, never judged: whether a key is expired is for the caller, who knows the group's time.
 
 mod cache;
@@ -33,6 +35,7 @@ mod memtable;
 mod node;
 mod object;
 mod pins;
+mod records;
 mod rows;
 mod scan;
 mod seal;
@@ -49,9 +52,11 @@ pub use install::{InstallJob, Installed};
 pub use len::{Len, LenJob, LenOutcome};
 pub use node::{FlusherMode, Tables, TablesOptions};
 pub use object::{Head, KeyRef, Object, ObjectKind};
+pub use records::{RECORD_BYTES_MAX, RECORD_NAME_BYTES, RECORD_OVERHEAD_BYTES, RecordKey};
 pub use scan::{ScanJob, ScanOutcome, ScanPage, ScanPosition, ScanRow};
 pub use state::{Admitted, Fetched, Fetcher, Look, Maintained, Peek, Table, TableStats};
-pub use view::{View, ViewRow};
+pub(crate) use view::RowPlace;
+pub use view::{RowSpace, View, ViewRow};
 
 /// Hash slots of the key space.
 pub const SLOTS: usize = 16384;

@@ -7,9 +7,10 @@
 
 use super::cache::ValueCache;
 use super::flush::{Frozen, GroupBase, Outcome, load_base, lock, write_generation};
-use super::rows;
+use super::records::Records;
 use super::seal::Sealer;
 use super::state::Table;
+use super::{SLOTS, rows};
 use crate::ledger::{Category, Ledger};
 use crate::store::{CheckpointStore, Durability, OPEN_PATIENCE, StoreKind, StoreOptions, open_store};
 use crate::vfs::SharedVfs;
@@ -224,8 +225,14 @@ impl Tables {
     pub fn table(&self, group: GroupId) -> Result<Table> {
         let shared = self.inner.shared.clone();
         let base = shared.base(group)?;
+        let records = {
+            // A table of before may have left a flush behind: what it knows and what it writes belong together.
+            let _turn = lock(&shared.write_turn);
+            let incarnation = lock(&base).meta.incarnation;
+            Records::load(&*shared.store, group, incarnation).map_err(|error| shared.locate(error))?
+        };
         shared.submit(Job::Sweep(group));
-        Ok(Table::new(shared, group, base))
+        Ok(Table::new(shared, group, base, records))
     }
 
     /// Blocks until the flusher has nothing left to do.
@@ -459,7 +466,7 @@ impl Shared {
             break;
         }
         if dead.is_empty() {
-            return Ok(false);
+            return self.sweep_records(group, spared);
         }
         // The index rows of what goes; they sort after all data rows.
         let mut index = Vec::new();
@@ -481,6 +488,34 @@ impl Shared {
         index.sort();
         index.dedup();
         self.store.ingest(&mut |sink| dead.iter().chain(&index).try_for_each(|row| sink.delete(row)))?;
+        Ok(true)
+    }
+}
+
+impl Shared {
+    /// As [`Shared::sweep_rows`], for records.
+    fn sweep_records(&self, group: GroupId, spared: impl Fn(u64) -> bool) -> Result<bool> {
+        let mut dead: Vec<Vec<u8>> = Vec::new();
+        let (mut from, to) = rows::record_range(group);
+        'seek: loop {
+            for row in self.store.range(&from, &to) {
+                let (key, _) = row?;
+                let (incarnation, _) = rows::parse_record_key(&key).map_err(super::flush::store_error)?;
+                if spared(incarnation) {
+                    from = rows::record_bounds(group, incarnation, 0, SLOTS as u16 - 1).1;
+                    continue 'seek;
+                }
+                dead.push(key.to_vec());
+                if dead.len() >= SWEEP_ROWS_MAX {
+                    break;
+                }
+            }
+            break;
+        }
+        if dead.is_empty() {
+            return Ok(false);
+        }
+        self.store.ingest(&mut |sink| dead.iter().try_for_each(|row| sink.delete(row)))?;
         Ok(true)
     }
 }

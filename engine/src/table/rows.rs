@@ -5,6 +5,7 @@
 //! ```text
 //!   'd' group slot incarnation hash 0 key         → value                  data
 //!   'd' group slot incarnation hash 1 digest      → bucket of (key, value) data of keys over LONG_KEY_BYTES
+//!   's' group incarnation slot name               → data                   records: what sessions remember
 //!   'x' group deadline slot incarnation hash …    → (nothing)              deadline index, soonest first
 //!   'z' group 'c' slot                            → incarnation, count     how many keys a slot holds
 //!   'z' group 'm'                                 → applied index …        written last
@@ -13,6 +14,7 @@
 //! Numbers in keys are big-endian, so that byte order is numeric order. Bytes that come back are checked: a row that cannot
 //! be read is an error with the row's key in it, never a panic.
 
+use super::records::{RECORD_NAME_BYTES, RecordKey};
 use super::{Head, Object, ObjectKind};
 use crate::GroupId;
 use bytes::Bytes;
@@ -22,6 +24,7 @@ use xxhash_rust::xxh3::xxh3_128;
 pub(crate) const LONG_KEY_BYTES: usize = 32 << 10;
 
 const DATA: u8 = b'd';
+const RECORD: u8 = b's';
 const INDEX: u8 = b'x';
 const META: u8 = b'z';
 
@@ -38,6 +41,8 @@ const FLAG_DEADLINE: u8 = 1;
 const SCOPE_BYTES: usize = 1 + 8 + 2 + 8;
 /// Bytes of an index row's key before the hash.
 const INDEX_SCOPE_BYTES: usize = 1 + 8 + 8 + 2 + 8;
+/// Bytes of a record row's key.
+const RECORD_KEY_BYTES: usize = 1 + 8 + 8 + 2 + RECORD_NAME_BYTES;
 
 /// What the store says about a group: the last row of every generation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -131,6 +136,49 @@ pub(crate) fn group_range(group: GroupId) -> (Vec<u8>, Vec<u8>) {
     let from = scope(group, 0, 0)[..9].to_vec();
     let to = successor(from.clone());
     (from, to)
+}
+
+/// The row of a record.
+pub(crate) fn record_key(group: GroupId, incarnation: u64, key: &RecordKey) -> Vec<u8> {
+    let mut row = record_scope(group, incarnation, key.slot);
+    row.extend_from_slice(&key.name);
+    row
+}
+
+fn record_scope(group: GroupId, incarnation: u64, slot: u16) -> Vec<u8> {
+    let mut row = Vec::with_capacity(RECORD_KEY_BYTES);
+    row.push(RECORD);
+    row.extend_from_slice(&group.to_be_bytes());
+    row.extend_from_slice(&incarnation.to_be_bytes());
+    row.extend_from_slice(&slot.to_be_bytes());
+    row
+}
+
+/// The rows of an incarnation's records, of the slots from `first` to `last`.
+pub(crate) fn record_bounds(group: GroupId, incarnation: u64, first: u16, last: u16) -> (Vec<u8>, Vec<u8>) {
+    (record_scope(group, incarnation, first), successor(record_scope(group, incarnation, last)))
+}
+
+/// All record rows of a group, every incarnation.
+pub(crate) fn record_range(group: GroupId) -> (Vec<u8>, Vec<u8>) {
+    let from = record_scope(group, 0, 0)[..9].to_vec();
+    let to = successor(from.clone());
+    (from, to)
+}
+
+/// Whether a row is a record's.
+pub(crate) fn is_record(row: &[u8]) -> bool {
+    row.first() == Some(&RECORD)
+}
+
+/// A record row's incarnation and the record's key.
+pub(crate) fn parse_record_key(row: &[u8]) -> Result<(u64, RecordKey), Malformed> {
+    if row.first() != Some(&RECORD) || row.len() != RECORD_KEY_BYTES || u16_at(row, 17) >= super::SLOTS as u16 {
+        return Err(malformed_key(row));
+    }
+    let mut name = [0; RECORD_NAME_BYTES];
+    name.copy_from_slice(&row[19..]);
+    Ok((u64_at(row, 9), RecordKey { slot: u16_at(row, 17), name }))
 }
 
 /// A data row's key, taken apart.
@@ -426,6 +474,12 @@ mod tests {
             hex(&index_key(&row, 0x0102)),
             "78000000000000000700000000000001021234000000000000000900000000 0000abcd006b6579".replace(' ', "")
         );
+        let record = record_key(7, 9, &RecordKey { slot: 0x1234, name: *b"twenty-four-byte-of-name" });
+        assert_eq!(
+            hex(&record),
+            "7300000000000000070000000000000009 1234 7477656e74792d666f75722d627974652d6f662d6e616d65".replace(' ', "")
+        );
+        assert_eq!(parse_record_key(&record).unwrap().0, 9);
         let mut head = Vec::new();
         value_head(&mut head, &Object { deadline_ms: 0x0102, ..Object::string(Bytes::new()) });
         assert_eq!(hex(&head), "0100010201000000000000");
@@ -461,6 +515,7 @@ mod tests {
         fn parsing_arbitrary_bytes_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = parse_data_key(&bytes);
             let _ = parse_index_key(&bytes);
+            let _ = parse_record_key(&bytes);
             let _ = parse_value(&bytes);
             let _ = parse_bucket(&bytes);
             let _ = Meta::decode(&bytes);

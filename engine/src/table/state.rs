@@ -5,6 +5,7 @@ use super::memtable::{Memtable, Position, Prior};
 use super::node::{Job, Shared};
 use super::object::Stored;
 use super::pins::{Pinned, Pins};
+use super::records::Records;
 use super::{Applied, Head, KeyRef, Object, OwnedKey, SLOTS, rows};
 use crate::defects::{self, Defect};
 use crate::ledger::Category;
@@ -178,6 +179,7 @@ pub struct Table {
     /// Keys per slot in the store, as of the memtables let go.
     pub(super) counts: Box<[u32]>,
     pub(super) count: u64,
+    pub(super) records: Records,
     pins: Pins,
     accessed: Box<[u32]>,
     opened_s: u32,
@@ -188,6 +190,7 @@ pub struct Table {
     posted_active: u64,
     posted_frozen: u64,
     posted_pins: u64,
+    posted_records: u64,
     flush_wanted: bool,
     /// The log wants to be cut: see [`Table::request_flush`].
     seal_wanted: bool,
@@ -205,7 +208,7 @@ pub(super) struct Layer {
 }
 
 impl Table {
-    pub(super) fn new(shared: Arc<Shared>, group: GroupId, base: Arc<Mutex<GroupBase>>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, group: GroupId, base: Arc<Mutex<GroupBase>>, records: Records) -> Self {
         shared.tables.fetch_add(1, Ordering::Relaxed);
         let (applied, attachment, incarnation, counts, count) = {
             let base = lock(&base);
@@ -228,6 +231,7 @@ impl Table {
             base,
             counts,
             count,
+            records,
             pins: Pins::default(),
             accessed: vec![0; ACCESS_BUCKETS].into_boxed_slice(),
             opened_s: 0,
@@ -237,6 +241,7 @@ impl Table {
             posted_active: 0,
             posted_frozen: 0,
             posted_pins: 0,
+            posted_records: 0,
             flush_wanted: false,
             seal_wanted: false,
             sweep_wanted: false,
@@ -579,7 +584,7 @@ impl Table {
         self.active.insert(position, key, object, prior, self.now_s);
     }
 
-    /// Removes every key by beginning a new incarnation; the old one's rows are swept up later.
+    /// Removes every key by beginning a new incarnation; the old one's rows are swept up later. Records stay.
     ///
     /// # Panics
     /// When the incarnation is not above the present one.
@@ -592,6 +597,7 @@ impl Table {
         );
         let old = std::mem::take(&mut self.active);
         self.begin_incarnation(incarnation);
+        self.records.all_changed();
         self.shared.submit(Job::Drop(Box::new(old)));
     }
 
@@ -654,7 +660,7 @@ impl Table {
     }
 
     fn should_freeze(&mut self, now_ms: u64) -> bool {
-        if self.applied.index == self.frozen_index && self.active.is_empty() {
+        if self.applied.index == self.frozen_index && self.active.is_empty() && !self.records.is_dirty() {
             self.dirty_since_ms = None;
             self.flush_wanted = false;
             return false;
@@ -686,6 +692,7 @@ impl Table {
             Frozen::new(self.group, self.active_id, self.incarnation, self.applied, memtable, self.base.clone());
         frozen.seal = std::mem::take(&mut self.seal_wanted);
         frozen.attachment = self.attachment.clone();
+        frozen.records = self.records.take_changes();
         self.layers.push_back(Layer { frozen: Arc::new(frozen), submitted: false });
         self.active_id += 1;
         self.frozen_index = self.applied.index;
@@ -763,6 +770,7 @@ impl Table {
         let frozen: u64 = self.layers.iter().map(|layer| layer.frozen.memtable.bytes()).sum();
         self.shared.ledger.adjust(Category::Memtables, &mut self.posted_active, self.active.bytes());
         self.shared.ledger.adjust(Category::Frozen, &mut self.posted_frozen, frozen);
+        self.shared.ledger.adjust(Category::Sessions, &mut self.posted_records, self.records.bytes());
         self.post_pins();
     }
 
@@ -819,7 +827,7 @@ impl Table {
     }
 
     /// Adopts the state that an install put into the store.
-    pub(super) fn adopt(&mut self, applied: Applied, durable: Applied) {
+    pub(super) fn adopt(&mut self, applied: Applied, durable: Applied, records: Records) {
         let (incarnation, counts, count) = {
             let base = lock(&self.base);
             (base.meta.incarnation, base.counts.clone(), base.meta.count)
@@ -827,6 +835,7 @@ impl Table {
         let old = std::mem::take(&mut self.active);
         self.begin_incarnation(incarnation);
         self.shared.submit(Job::Drop(Box::new(old)));
+        self.records = records;
         self.counts.copy_from_slice(&counts);
         self.count = count;
         self.set_applied(applied);
@@ -847,5 +856,6 @@ impl Drop for Table {
         self.shared.ledger.adjust(Category::Memtables, &mut self.posted_active, 0);
         self.shared.ledger.adjust(Category::Frozen, &mut self.posted_frozen, 0);
         self.shared.ledger.adjust(Category::Pins, &mut self.posted_pins, 0);
+        self.shared.ledger.adjust(Category::Sessions, &mut self.posted_records, 0);
     }
 }

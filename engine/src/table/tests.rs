@@ -1,6 +1,7 @@
 //! Behaviour of tables over every store.
 
 mod pins;
+mod records;
 
 use super::*;
 use crate::Result;

@@ -6,6 +6,7 @@
 use super::flush::{Frozen, GroupBase, store_error};
 use super::memtable::SlotIter;
 use super::node::Shared;
+use super::records::RecordRows;
 use super::rows;
 use super::state::Table;
 use super::{Applied, Object, SLOTS};
@@ -18,17 +19,39 @@ use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::sync::Arc;
 
+/// What kind of row it is; keys come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum RowSpace {
+    /// A key and what it holds.
+    #[default]
+    Keys,
+    /// One of the host's records: its name, and its data as a string without a deadline.
+    Records,
+}
+
+/// Where a row stands in the order of a view and of a snapshot: space, slot, hash, key.
+pub(crate) type RowPlace = (RowSpace, u16, u64, Box<[u8]>);
+
 /// A key and its object, in a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ViewRow {
+    /// What the row is.
+    pub space: RowSpace,
     /// The key's slot.
     pub slot: u16,
-    /// The key's hash.
+    /// The key's hash; 0 for a record.
     pub hash: u64,
-    /// The key.
+    /// The key, or the record's name.
     pub key: Box<[u8]>,
     /// What it holds.
     pub object: Object,
+}
+
+impl ViewRow {
+    /// Where it stands in the order of rows.
+    pub(crate) fn place(&self) -> RowPlace {
+        (self.space, self.slot, self.hash, self.key.clone())
+    }
 }
 
 /// A consistent view.
@@ -88,11 +111,16 @@ impl View {
         SnapshotHeader { conf_state: self.attachment.clone(), ..whole }
     }
 
-    /// Every key of the slots from `first` to `last`, in (slot, hash, key) order. An error ends the walk.
+    /// Every key of the slots from `first` to `last`, in (slot, hash, key) order, then every record in (slot, name) order. An
+    /// error ends the walk.
     pub fn rows(&self, first: u16, last: u16) -> impl Iterator<Item = Result<ViewRow>> + Send + '_ {
-        let slots = (first..=last.min(SLOTS as u16 - 1))
-            .filter(|&slot| self.occupied[usize::from(slot) / 64] & (1 << (slot % 64)) != 0);
-        slots.flat_map(|slot| SlotRows::new(self, slot)).map(|row| row.map_err(|error| self.shared.locate(error)))
+        let last = last.min(SLOTS as u16 - 1);
+        let (from, to) = rows::record_bounds(self.group, self.incarnation, first.min(last), last);
+        let changes = self.frozen.iter().map(|frozen| &frozen.records);
+        let records = RecordRows::new(self.store.range(&from, &to), changes, first, last);
+        let slots = (first..=last).filter(|&slot| self.occupied[usize::from(slot) / 64] & (1 << (slot % 64)) != 0);
+        let keys = slots.flat_map(|slot| SlotRows::new(self, slot));
+        keys.chain(records).map(|row| row.map_err(|error| self.shared.locate(error)))
     }
 }
 
@@ -108,7 +136,7 @@ impl Table {
     /// # Errors
     /// When the store can't give a view.
     pub fn view(&mut self) -> Result<View> {
-        if !self.active.is_empty() {
+        if !self.active.is_empty() || self.records.is_dirty() {
             self.freeze();
         }
         // NB: the store's view may already hold rows of a memtable that is also among `frozen`: they are the same.
@@ -195,7 +223,13 @@ impl<'a> SlotRows<'a> {
                 }
             }
             let live = keys.into_iter().rev().filter_map(|(key, object)| Some((key, object?)));
-            self.ready.extend(live.map(|(key, object)| ViewRow { slot: self.slot, hash, key, object }));
+            self.ready.extend(live.map(|(key, object)| ViewRow {
+                space: RowSpace::Keys,
+                slot: self.slot,
+                hash,
+                key,
+                object,
+            }));
             if !self.ready.is_empty() {
                 return Ok(true);
             }

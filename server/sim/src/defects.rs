@@ -27,7 +27,7 @@ enum Place {
 }
 
 /// All defects and their names.
-const DEFECTS: [(&str, Place); 30] = [
+const DEFECTS: &[(&str, Place)] = &[
     ("vote-not-synced", Place::Raft(Raft::VoteNotSynced)),
     ("append-ack-before-sync", Place::Raft(Raft::AppendAckBeforeSync)),
     ("own-entries-not-synced", Place::Raft(Raft::OwnEntriesNotSynced)),
@@ -52,6 +52,7 @@ const DEFECTS: [(&str, Place); 30] = [
     ("accepted-not-written-again", Place::Engine(Engine::AcceptedNotWrittenAgain)),
     ("applied-ahead-of-data", Place::Engine(Engine::AppliedAheadOfData)),
     ("snapshot-without-rows", Place::Engine(Engine::SnapshotWithoutRows)),
+    ("snapshot-without-sessions", Place::Engine(Engine::SnapshotWithoutSessions)),
     ("snapshot-without-attachment", Place::Engine(Engine::SnapshotWithoutAttachment)),
     ("stale-snapshot-chunk", Place::Server(Server::StaleSnapshotChunk)),
     ("log-cut-ahead-of-store", Place::Server(Server::LogCutAheadOfStore)),
@@ -70,7 +71,7 @@ pub struct Defect {
 impl Defect {
     /// All of them.
     pub fn all() -> impl Iterator<Item = Defect> {
-        DEFECTS.into_iter().map(|(name, place)| Defect { name, place })
+        DEFECTS.iter().map(|(name, place)| Defect { name, place: *place })
     }
 
     /// The one of this name.

@@ -173,6 +173,15 @@ fn moved<'t>(topology: &'t Topology, group: &'t GroupView, slot: u16) -> Route<'
     Route::Moved { slot, to }
 }
 
+/// Decides what becomes of a write that any leader may take: HOLDFAST SESSION NEW.
+pub fn route_to_any_leader<'t>(topology: &'t Topology, leads: impl Fn(&GroupView) -> bool) -> Route<'t> {
+    if topology.groups.iter().any(leads) {
+        return Route::Serve;
+    }
+    let Some(group) = topology.groups.first() else { return Route::ClusterDown };
+    moved(topology, group, group.slots.first().map_or(0, |(first, _)| *first))
+}
+
 /// FLUSHALL, DBSIZE, KEYS, RANDOMKEY, SCAN: they are about the groups that this node leads. Where it leads none, a write is
 /// refused, and a read goes to where it would be true, unless the connection accepts what a replica knows.
 fn without_keys<'t>(

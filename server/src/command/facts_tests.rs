@@ -12,7 +12,7 @@ const FACTS: &str = include_str!("../../tests/redis_facts.tsv");
 const PARTIAL: [&str; 1] = ["function|"];
 
 /// Commands of ours that Redis 7.0 doesn't have.
-const OURS: [&str; 12] = [
+const OURS: [&str; 14] = [
     "cad",
     "cas",
     "client|no-touch",
@@ -22,7 +22,9 @@ const OURS: [&str; 12] = [
     "holdfast",
     "holdfast|help",
     "holdfast|nodes",
+    "holdfast|once",
     "holdfast|remove-node",
+    "holdfast|session",
     "holdfast|transfer-leader",
     "holdfast|verify",
 ];

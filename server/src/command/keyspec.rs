@@ -4,7 +4,8 @@
 //! step, or a count that says how many follow). [`keys_of`] walks all of them without allocating. Hostile requests are
 //! expected: positions are clipped to the arguments that are there.
 
-use super::CommandSpec;
+use super::{CommandSpec, Handler};
+use crate::once::COMMAND_AT;
 
 /// How a spec finds keys from where it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub(crate) const RW_INSERT: &[&str] = &["RW", "insert"];
 pub(crate) const RW_ACCESS_UPDATE: &[&str] = &["RW", "access", "update"];
 pub(crate) const RW_ACCESS_DELETE: &[&str] = &["RW", "access", "delete"];
 pub(crate) const RW_VARIABLE: &[&str] = &["RW", "access", "update", "variable_flags"];
+/// Of a command that another one carries: what happens depends on that, and there may be more keys.
+pub(crate) const RW_ONCE: &[&str] = &["RW", "access", "update", "incomplete"];
 pub(crate) const OW_UPDATE: &[&str] = &["OW", "update"];
 pub(crate) const OW_INSERT: &[&str] = &["OW", "insert"];
 pub(crate) const RM_DELETE: &[&str] = &["RM", "delete"];
@@ -149,6 +152,17 @@ impl CommandSpec {
     /// The keys among `args` with what this request does to each: where a spec says `variable_flags`, the options
     /// decide.
     pub(crate) fn keys_with_access(&'static self, args: &[&[u8]]) -> Vec<(usize, KeyAccess)> {
+        if let Handler::Once = self.handler {
+            let Some(carried) = args.get(COMMAND_AT..) else { return Vec::new() };
+            return match super::resolve(carried) {
+                // One level: what it carries can't carry another.
+                Ok(spec) if !matches!(spec.handler, Handler::Once) => {
+                    let keys = spec.keys_with_access(carried).into_iter();
+                    keys.map(|(position, access)| (position + COMMAND_AT, access)).collect()
+                }
+                _ => Vec::new(),
+            };
+        }
         let mut keys = Vec::new();
         for spec in self.key_specs {
             let Some((first, last, step)) = spec.resolve(args) else { continue };

@@ -254,6 +254,10 @@ pub enum Handler {
     Connection(Connection),
     /// Run by the shard.
     Special(Special),
+    /// HOLDFAST ONCE: runs the command among its arguments, see [`crate::once`].
+    Once,
+    /// HOLDFAST SESSION NEW: issues a session's id.
+    NewSession,
     /// Only a name for its subcommands: `resolve` never gives it out.
     Container,
 }

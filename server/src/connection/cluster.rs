@@ -347,6 +347,10 @@ pub(super) fn help(context: &mut ConnContext<'_>) {
 pub(super) fn holdfast_help(context: &mut ConnContext<'_>) {
     context.reply.help(&[
         "HOLDFAST <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+        "ONCE <session> <number> <low-water> <command> [<arg> ...]",
+        "    Executes a command that writes keys of one slot at most once, and answers what it answered the first time.",
+        "SESSION NEW",
+        "    Begins a session for numbered writes. Answers its id.",
         "NODES",
         "    The nodes of the cluster: a map for each, as the leader sees them.",
         "REMOVE-NODE <node>",

@@ -36,7 +36,7 @@ impl SnapshotChunks {
         let mut encoder = SnapshotEncoder::new(&view.header());
         for row in view.rows(0, SLOT_LAST) {
             let row = row?;
-            encoder.push(row.slot, row.hash, &row.key, &row.object);
+            encoder.push(&row);
             if encoder.pending() >= CHUNK_BYTES && !send(encoder.take(), false) {
                 return Ok(());
             }

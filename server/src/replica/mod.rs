@@ -17,11 +17,13 @@
 mod check;
 mod keyspace;
 mod membership;
+mod once;
 
 use check::StateCheck;
 pub use check::{CheckReport, CheckStanding, Finding, HashJob, StateHash};
 pub use keyspace::GroupKeyspace;
 pub(crate) use membership::{CannotLose, MembershipStep};
+pub use once::SessionEffect;
 
 use crate::cluster::{Address, Member, Members, NodeId, Start};
 use crate::command::Needs;
@@ -53,6 +55,12 @@ pub mod internal {
     pub const CHECK: u16 = 0xFF05;
     /// What a majority found: index, hash, the numbers of those that have something else.
     pub const VERDICT: u16 = 0xFF06;
+    /// A numbered write of a session: its head, then the arguments of the command without the name. See [`crate::once`].
+    pub const SESSION_ONCE: u16 = 0xFF10;
+    /// Issues a session's id: the limits of the node that was asked.
+    pub const SESSION_NEW: u16 = 0xFF11;
+    /// Forgets the records given, those of them whose sessions are over by the entry's stamp: slot (little-endian) and name each.
+    pub const SESSION_SWEEP: u16 = 0xFF12;
 }
 
 /// The group that a single node's data is in.

@@ -141,6 +141,8 @@ pub struct Settings {
     /// 0 for never.
     pub sleep_after_ms: u64,
     pub lease_reads: bool,
+    pub session_retention_seconds: u32,
+    pub session_bytes_max: u64,
     /// Whether READONLY connections read what is true now, instead of what a replica happens to have.
     pub fresh_replica_reads: bool,
     pub state_check_interval_seconds: u64,
@@ -179,6 +181,8 @@ impl Default for Settings {
             election_timeout_ms: 0,
             sleep_after_ms: 30_000,
             lease_reads: true,
+            session_retention_seconds: 0,
+            session_bytes_max: 0,
             fresh_replica_reads: false,
             state_check_interval_seconds: 0,
             slowlog_log_slower_than_us: 0,

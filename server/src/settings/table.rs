@@ -2,6 +2,7 @@
 
 use super::parse::{bytes_within, choice, number_within, switch};
 use super::{Durability, LogLevel, MEMORY_BUDGET_BYTES_MIN, Settings};
+use crate::once::LIFETIME_SECONDS_MAX;
 use holdfast_engine::store::StoreKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -410,6 +411,32 @@ const ALL: &[Setting] = &[
             Ok(())
         },
         get: |settings| settings.state_check_interval_seconds.to_string(),
+    },
+    Setting {
+        name: "session-retention",
+        placeholder: "SECONDS",
+        default: "86400",
+        change: Change::AtStart,
+        help: "How long a session for numbered writes is remembered after its last write, 1 second to 30 days. A session \
+               keeps the value that was set on the leader when it began",
+        set: |settings, text| {
+            settings.session_retention_seconds = number_within(text, 1, i64::from(LIFETIME_SECONDS_MAX))? as u32;
+            Ok(())
+        },
+        get: |settings| settings.session_retention_seconds.to_string(),
+    },
+    Setting {
+        name: "session-bytes-max",
+        placeholder: "SIZE",
+        default: "64MiB",
+        change: Change::AtStart,
+        help: "Memory for what sessions are remembered by, 64KiB to 1GiB; an idle one takes less than 200 bytes. When it is \
+               used up, new sessions are refused and those that live go on, up to half as much more",
+        set: |settings, text| {
+            settings.session_bytes_max = bytes_within(text, 64 << 10, 1 << 30)?;
+            Ok(())
+        },
+        get: |settings| settings.session_bytes_max.to_string(),
     },
     Setting {
         name: "slowlog-log-slower-than",

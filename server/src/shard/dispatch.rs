@@ -10,9 +10,10 @@
 use super::Shard;
 use super::conn::{ConnKey, Hold, Wanted};
 use super::turn::Client;
-use crate::cluster::route::{Route, Standing, route};
+use crate::cluster::route::{Route, Standing, route, route_to_any_leader};
 use crate::command::{self, CommandSpec, Connection, Handler, Needs, flag};
 use crate::connection::{self, ConnContext, NOAUTH, Outcome};
+use crate::once::{self, OnceCall, SessionLimits};
 use crate::replica::Resident;
 use crate::resp::{Decoder, Limits, Reply, Step};
 use std::collections::VecDeque;
@@ -127,11 +128,48 @@ impl Shard {
                 self.run_special(place, spec, special, args);
                 true
             }
-            Handler::Data(_) => self.dispatch_data(place, spec, args),
+            Handler::Data(_) => self.dispatch_data(place, spec, args, None),
+            Handler::Once => match OnceCall::parse(args, SessionLimits::of(&self.node.settings)) {
+                Ok(call) => self.dispatch_data(place, call.spec, call.args, Some(&call)),
+                Err(failure) => self.refuse(place, failure.text()),
+            },
+            Handler::NewSession => self.dispatch_new_session(place, args),
         }
     }
 
-    fn dispatch_data(&mut self, place: usize, spec: &'static CommandSpec, args: &[&[u8]]) -> bool {
+    fn dispatch_new_session(&mut self, place: usize, args: &[&[u8]]) -> bool {
+        if let Err(failure) = once::parse_new(args) {
+            return self.refuse(place, failure.text());
+        }
+        if let Some(reason) = self.host.fault() {
+            let text = format!("MISCONF {reason}");
+            return self.refuse(place, &text);
+        }
+        if self.awaits_successor() || self.host.write_stall() || self.is_turn_full() {
+            return self.hold(place, Hold::Paused);
+        }
+        if let Some(topology) = self.topology() {
+            if let Some(text) = self.parted() {
+                return self.refuse(place, text);
+            }
+            let leads = self.leads();
+            if let Some(text) = route_to_any_leader(topology, |_| leads).error() {
+                let text = text.into_owned();
+                return self.refuse(place, &text);
+            }
+        }
+        self.push_new_session(place, SessionLimits::of(&self.node.settings));
+        true
+    }
+
+    /// Runs a command on keys, or has it run; `once`: it is what a numbered write carries.
+    fn dispatch_data(
+        &mut self,
+        place: usize,
+        spec: &'static CommandSpec,
+        args: &[&[u8]],
+        once: Option<&OnceCall<'_>>,
+    ) -> bool {
         if let Err(failure) = command::check_sizes(spec, args, self.limits.bulk_bytes_max) {
             return self.refuse(place, failure.text());
         }
@@ -201,7 +239,9 @@ impl Shard {
         if writes || self.conns[place].pending > 0 || needs_time {
             let held = self.hold_keys(spec, args, pinned, fleeting);
             self.unpin_after_turn(held, if fleeting { loads } else { 0 });
-            if writes {
+            if let Some(call) = once {
+                self.push_once(place, call);
+            } else if writes {
                 self.push_write(place, spec, args);
             } else {
                 self.push_read(place, spec, args, needs_time);

@@ -3,6 +3,7 @@
 use super::Shard;
 use crate::command::CommandSpec;
 use crate::node::{ClientInfo, GaugeSet, Node, ShardFigures, ShardGauges, StatsBatch};
+use crate::replica::SessionEffect;
 use crate::resp::ErrorCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,39 @@ const ENGINE_FIGURES: &[&str] = &[
 ];
 const RAFT_FIGURES: &[&str] =
     &["term", "commit_index", "applied_index", "log_first_index", "log_last_index", "leader", "asleep"];
+
+/// The first two are what there is now, the others are counted since the start, on every replica.
+const SESSION_FIGURES: &[&str] = &[
+    "session_records",
+    "session_bytes",
+    "sessions_issued",
+    "session_writes_run",
+    "session_writes_replayed",
+    "session_writes_refused",
+    "session_records_forgotten",
+];
+
+/// What entries about sessions did.
+#[derive(Debug, Default)]
+pub(super) struct SessionCounts {
+    issued: u64,
+    run: u64,
+    replayed: u64,
+    refused: u64,
+    forgotten: u64,
+}
+
+impl SessionCounts {
+    pub(super) fn count(&mut self, effect: SessionEffect) {
+        match effect {
+            SessionEffect::Issued => self.issued += 1,
+            SessionEffect::Ran(_) => self.run += 1,
+            SessionEffect::Replayed => self.replayed += 1,
+            SessionEffect::Refused => self.refused += 1,
+            SessionEffect::Swept(count) => self.forgotten += count,
+        }
+    }
+}
 
 /// A histogram of durations in powers of two of microseconds, with four steps to each.
 #[derive(Debug)]
@@ -89,6 +123,8 @@ pub(super) struct Metrics {
     checks: Arc<GaugeSet>,
     raft: Arc<GaugeSet>,
     pub(super) blocked_clients: u64,
+    pub(super) sessions: SessionCounts,
+    session_gauges: Arc<GaugeSet>,
 }
 
 impl Metrics {
@@ -103,6 +139,8 @@ impl Metrics {
             checks: node.register_gauges("State", CHECK_FIGURES),
             raft: node.register_gauges("Raft", RAFT_FIGURES),
             blocked_clients: 0,
+            sessions: SessionCounts::default(),
+            session_gauges: node.register_gauges("Sessions", SESSION_FIGURES),
         }
     }
 
@@ -225,6 +263,11 @@ impl Shard {
         }
         for (at, value) in raft.into_iter().enumerate() {
             self.metrics.raft.set(at, value);
+        }
+        let (records, bytes) = self.host.data().session_figures();
+        let SessionCounts { issued, run, replayed, refused, forgotten } = self.metrics.sessions;
+        for (at, value) in [records, bytes, issued, run, replayed, refused, forgotten].into_iter().enumerate() {
+            self.metrics.session_gauges.set(at, value);
         }
     }
 }

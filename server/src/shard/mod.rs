@@ -32,6 +32,7 @@ use crate::resp::{Limits, Proto, Reply};
 use cluster::Cluster;
 pub(crate) use cluster::{ClusterStart, ShardSink};
 use conn::{Conn, ConnKey, ConnTask, Hold};
+use holdfast_engine::table::RecordKey;
 use holdfast_engine::wal::WalWriter;
 use metrics::Metrics;
 use prefetch::Prefetch;
@@ -62,6 +63,8 @@ const REDIRECTING: Duration = Duration::from_millis(100);
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(2);
 /// Expired keys given to one log entry.
 const RECLAIM_KEYS_MAX: usize = 500;
+/// Records of sessions looked at in one step for those that are over.
+const SESSIONS_LOOKED_AT: usize = 2048;
 
 /// The state of a shard thread.
 #[derive(Debug)]
@@ -107,6 +110,8 @@ pub(crate) struct Shard {
     clock_ms: u64,
     wrote_log: bool,
     looking_for_expired: bool,
+    /// The record after which the search for sessions that are over goes on.
+    sessions_after: Option<RecordKey>,
     /// Where the shard's own clock began: Raft's timers must not jump with the wall clock.
     started_ms: u64,
 }
@@ -142,6 +147,7 @@ impl Shard {
                 limits,
                 metrics: Metrics::new(&node),
                 looking_for_expired: false,
+                sessions_after: None,
                 node,
                 clock_ms: wall_clock_ms(),
                 wrote_log: false,
@@ -398,6 +404,7 @@ impl Shard {
         self.pump();
         if !stalled && self.leads() {
             jobs::look_for_expired(self, RECLAIM_KEYS_MAX);
+            self.look_for_old_sessions();
         }
         self.keep_cluster();
         self.close_idle();
@@ -429,6 +436,20 @@ impl Shard {
             if idle_ms > timeout_ms && conn.pending == 0 && conn.hold == Hold::None {
                 conn.info.kill();
             }
+        }
+    }
+
+    /// Proposes to forget sessions that are over: looks at a part of the records each time.
+    fn look_for_old_sessions(&mut self) {
+        if self.turn.is_full() || self.host.fault().is_some() {
+            return;
+        }
+        let (after, found) = self.host.data().old_sessions(self.sessions_after, SESSIONS_LOOKED_AT, self.clock_ms);
+        self.sessions_after = after;
+        if !found.is_empty() {
+            let mut args: Vec<&[u8]> = vec![b""];
+            args.extend(found.iter().map(Vec::as_slice));
+            self.push_internal(crate::replica::internal::SESSION_SWEEP, &args);
         }
     }
 

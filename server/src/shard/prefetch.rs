@@ -9,6 +9,7 @@ use super::jobs::on_reader;
 use super::{AbortOnPanic, Shard};
 use crate::command::{self, Needs};
 use crate::entry::EntryReader;
+use crate::once;
 use crate::slot::owned_key;
 use holdfast_engine::table::Fetched;
 use holdfast_raft::{Entry, EntryKind};
@@ -59,12 +60,12 @@ impl Shard {
         let mut args = Vec::new();
         let replica = self.host.data();
         while let Ok(Some(number)) = reader.next(&mut args) {
-            let Some(spec) = command::by_id(number) else { continue };
-            let needs = spec.needs(&args);
+            let Some((spec, args)) = once::inner(number, &args) else { continue };
+            let needs = spec.needs(args);
             if needs == Needs::Nothing {
                 continue;
             }
-            for key in command::keys_of(spec, &args).map(|position| args[position]) {
+            for key in command::keys_of(spec, args).map(|position| args[position]) {
                 if replica.resident(key, 0, needs).is_none() {
                     missing.push((key.to_vec(), needs));
                 }

@@ -16,13 +16,16 @@ use super::conn::ConnKey;
 use crate::cluster::route::{Route, Standing, route};
 use crate::command::{self, CommandSpec, Exec};
 use crate::entry::{EntryBuilder, EntryError, EntryReader, OpArena};
-use crate::replica::{GroupKeyspace, InternalEffect, Replica};
+use crate::once::{self, OnceCall, SessionLimits};
+use crate::replica::{GroupKeyspace, InternalEffect, Replica, SessionEffect, internal};
+use crate::resp::{Proto, Reply};
 use crate::slot::key_ref;
 use bytes::Bytes;
 use holdfast_engine::table::Table;
 use holdfast_raft::{ConfState, Entry, EntryKind};
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 /// Bytes of entries after which a turn is committed though more sockets are ready.
@@ -34,6 +37,15 @@ const NOT_PROPOSED: &str = "CLUSTERDOWN The leader changed before the command wa
 
 /// Bytes that a turn may put into the table above which the memtables are looked at right after it.
 const HEAVY_BYTES: usize = 1 << 20;
+
+/// The rows under which sessions' own work is counted; what they carry is counted under its own.
+static ONCE: LazyLock<&CommandSpec> = LazyLock::new(|| session_row(b"once"));
+static NEW_SESSION: LazyLock<&CommandSpec> = LazyLock::new(|| session_row(b"session"));
+
+fn session_row(name: &[u8]) -> &'static CommandSpec {
+    let row = command::lookup(b"holdfast").and_then(|spec| spec.subcommand(name));
+    row.unwrap_or_else(|| unreachable!("the table has a row for HOLDFAST {}", name.escape_ascii()))
+}
 
 /// How many bytes a command may add to the table beyond its own length: SETRANGE of one byte far out is a short command, and
 /// a long value. Without counting them, a turn of short commands could take more memory than there is.
@@ -165,8 +177,7 @@ impl<'a> Window<'a> {
             let start = self.args.len();
             let Some(number) = self.reader.next_appended(&mut self.args)? else { break };
             self.commands.push((number, self.args.len()));
-            let args = &self.args[start..];
-            let Some(spec) = command::by_id(number) else { continue };
+            let Some((spec, args)) = once::inner(number, &self.args[start..]) else { continue };
             for (place, position) in keys[known..].iter_mut().zip(command::keys_of(spec, args)) {
                 let key = key_ref(args[position]);
                 *place = (key.slot, key.hash);
@@ -223,6 +234,32 @@ impl Shard {
         if self.turn.builder.is_full() {
             self.seal_entry();
         }
+    }
+
+    /// Adds a numbered write to the turn.
+    pub(super) fn push_once(&mut self, place: usize, call: &OnceCall<'_>) {
+        self.push_session(place, internal::SESSION_ONCE, &call.logged());
+        self.turn.grown_bytes += grown_bytes(call.spec, call.args, self.limits.bulk_bytes_max);
+        self.joined_turn(place);
+        if self.turn.builder.is_full() {
+            self.seal_entry();
+        }
+    }
+
+    /// Adds the beginning of a session to the turn.
+    pub(super) fn push_new_session(&mut self, place: usize, limits: SessionLimits) {
+        self.push_session(place, internal::SESSION_NEW, &[b"", &limits.encode()]);
+        self.joined_turn(place);
+        if self.turn.builder.is_full() {
+            self.seal_entry();
+        }
+    }
+
+    fn push_session(&mut self, place: usize, number: u16, args: &[&[u8]]) {
+        self.turn.builder.push(number, args);
+        let silent = self.conns[place].session.is_silent();
+        let conn = Some(self.key_of(place));
+        self.turn.batch.ops.push(TurnOp { conn, work: Work::Write, silent });
     }
 
     /// Adds a read that must wait for earlier writes, or for the group's time, to the turn.
@@ -392,7 +429,7 @@ impl Shard {
 
     /// What is answered to a command that this node took and did not propose.
     fn refusal(&self, number: u16, args: &[&[u8]]) -> Cow<'static, str> {
-        let route = self.topology().zip(command::by_id(number)).map(|(topology, spec)| {
+        let route = self.topology().zip(once::inner(number, args)).map(|(topology, (spec, args))| {
             // As whoever leads nothing.
             route(topology, spec, args, Standing::default(), |_| false)
         });
@@ -552,10 +589,58 @@ impl Shard {
             InternalEffect::Checks => return Ok(()),
             InternalEffect::Unknown => {}
         }
+        if Replica::is_session(number) {
+            return self.run_session(number, args, client, value_bytes_max, last);
+        }
         let spec = command::by_id(number).ok_or(EntryError::Command(number))?;
         let now_ms = self.host.data().time_ms();
         self.turn.op += 1;
         self.run(spec, args, client, Bounds { now_ms, value_bytes_max }, last)
+    }
+
+    /// Runs a logged command about sessions, its reply going to the connection if that is still there.
+    ///
+    /// # Errors
+    /// As [`Shard::run`].
+    fn run_session(
+        &mut self,
+        number: u16,
+        args: &[&[u8]],
+        client: Option<Client>,
+        value_bytes_max: usize,
+        last: &mut Option<Instant>,
+    ) -> Result<(), EntryError> {
+        let started = last.unwrap_or_else(Instant::now);
+        self.turn.op += 1;
+        let conn = client.filter(|client| !client.silent).map(|client| client.key);
+        let touch = conn.and_then(|key| self.conn_mut(key)).is_none_or(|conn| !conn.session.is_no_touch());
+        // What is stored must not depend on the protocol that a client speaks.
+        let mut reply = Reply::new(Proto::Resp3);
+        let op = self.turn.op;
+        let effect = self.host.data_mut().apply_session(number, args, op, value_bytes_max, touch, &mut reply)?;
+        let ended = Instant::now();
+        *last = Some(ended);
+        self.metrics.sessions.count(effect);
+        let (spec, args) = match effect {
+            SessionEffect::Swept(_) => return Ok(()),
+            SessionEffect::Ran(spec) => (spec, &args[1..]),
+            SessionEffect::Issued => (*NEW_SESSION, args),
+            SessionEffect::Replayed | SessionEffect::Refused => (*ONCE, args),
+        };
+        let error = reply.take_error();
+        let conn = conn.and_then(|key| self.conns.get_mut(key.place).filter(|conn| conn.serial == key.serial));
+        if let Some(conn) = conn {
+            match reply.proto() == conn.reply.proto() {
+                true => conn.reply.output_mut().append(reply.output_mut()),
+                false => once::write_reply(&reply.output().to_vec(), &mut conn.reply),
+            }
+            // Counted below.
+            let _ = conn.reply.take_error();
+            self.metrics.record_command(spec, args, ended - started, error, Some(&conn.info));
+        } else {
+            self.metrics.record_command(spec, args, ended - started, error, None);
+        }
+        Ok(())
     }
 
     /// Runs a data command against the table, its reply going to the connection if that is still there.

@@ -59,6 +59,8 @@ struct State {
     disk: Option<Disk>,
     faults: Faults,
     counts: Counts,
+    /// Syncs succeed and do nothing.
+    is_lying: bool,
     is_off: bool,
     /// The process was killed: it can't hear anything any more, but its end waits for replies.
     is_dead: bool,
@@ -107,6 +109,7 @@ impl Mount {
             disk: Some(disk),
             faults: Faults::default(),
             counts: Counts::default(),
+            is_lying: false,
             is_off: false,
             is_dead: false,
             unanswered: Vec::new(),
@@ -130,6 +133,11 @@ impl Mount {
         state.faults = faults;
         drop(state);
         self.shared.changed.notify_all();
+    }
+
+    /// From now on syncs succeed and do nothing: a disk that is not to be trusted, for campaigns that must find that out.
+    pub fn set_lying(&self) {
+        self.shared.lock().is_lying = true;
     }
 
     /// What was counted since it was mounted.
@@ -265,7 +273,8 @@ impl State {
             return self.faulty(true);
         }
         self.counts.syncs += 1;
-        self.act(|disk| disk.sync(file))
+        let is_lying = self.is_lying;
+        self.act(|disk| if is_lying { Ok(()) } else { disk.sync(file) })
     }
 }
 
@@ -503,8 +512,10 @@ impl Filesystem for Served {
 
     fn fsyncdir(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         let Some((mut state, reply)) = self.shared.powered(reply) else { return };
-        let is_faulty = state.faults.sync_errors;
-        let result = state.faulty(is_faulty).and_then(|()| state.act(|disk| disk.sync_folder(number.0)));
+        let (is_faulty, is_lying) = (state.faults.sync_errors, state.is_lying);
+        let result = state
+            .faulty(is_faulty)
+            .and_then(|()| state.act(|disk| if is_lying { Ok(()) } else { disk.sync_folder(number.0) }));
         answer(reply, result);
     }
 

@@ -72,6 +72,9 @@ pub(crate) struct Common {
     /// Print JSON, errors (on standard error) included
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Number the writes, and repeat those whose outcome is unknown until --timeout: they take effect once
+    #[arg(long, global = true)]
+    pub(crate) exactly_once: bool,
     /// Read \n \r \t \\ \xHH in keys, values and patterns as escapes
     #[arg(long, short = 'e', global = true)]
     pub(crate) escapes: bool,
@@ -126,7 +129,7 @@ pub(crate) enum Subcommands {
     /// Add to a number; print the sum
     #[command(
         after_help = "An absent key counts as 0. After exit code 5 the increment may or may not have happened.\n\n\
-                            Examples:\n  kvctl incr visits\n  kvctl incr stock --by -3\n  kvctl incr ratio --by 0.25"
+                            Examples:\n  kvctl incr visits\n  kvctl --exactly-once incr visits\n  kvctl incr stock --by -3\n  kvctl incr ratio --by 0.25"
     )]
     Incr {
         key: OsString,

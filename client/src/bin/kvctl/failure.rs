@@ -59,7 +59,7 @@ impl Answer {
 impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Failure::Client(Error::Server(_) | Error::Unexpected { .. }) => 1,
+            Failure::Client(Error::Server(_) | Error::Unexpected { .. } | Error::ReplyNotKept) => 1,
             Failure::Client(Error::Invalid(_)) | Failure::Usage(_) => 2,
             Failure::Client(error) => match error.outcome() {
                 Outcome::NotExecuted => 4,
@@ -84,6 +84,8 @@ impl Failure {
             Failure::Client(Error::Lost { .. }) => "lost",
             Failure::Client(Error::TimedOut { .. }) => "timeout",
             Failure::Client(Error::Redirected { .. }) => "redirected",
+            Failure::Client(Error::Unsettled { .. }) => "unsettled",
+            Failure::Client(Error::ReplyNotKept) => "reply not kept",
             Failure::Client(Error::Invalid(_)) | Failure::Usage(_) => "usage",
             Failure::Local(..) => "local",
         }

@@ -45,6 +45,9 @@ async fn run(common: Common, command: Subcommands) -> Result<Answer, Failure> {
     let mut output = Output::new(common.json);
     let config = configuration(&common)?;
     let answer = match command {
+        Subcommands::Shell if common.exactly_once => {
+            return Err(Failure::Usage("--exactly-once is for single commands, the shell sends what is typed".into()));
+        }
         Subcommands::Shell => shell::run(config, &mut output).await?,
         Subcommands::Status { all } => status::run(&Client::new(config), all, &mut output).await?,
         Subcommands::Node { command } => cluster::run_node(&Client::new(config), command, &mut output).await?,
@@ -54,7 +57,11 @@ async fn run(common: Common, command: Subcommands) -> Result<Answer, Failure> {
             let config = Config { timeout: wait, ..config };
             cluster::run_verify(&Client::new(config), &mut output).await?
         }
-        other => commands::run(&Client::new(config), other, common.escapes, &mut output).await?,
+        other => {
+            let client = Client::new(config);
+            let client = if common.exactly_once { client.exactly_once() } else { client };
+            commands::run(&client, other, common.escapes, &mut output).await?
+        }
     };
     output.flush()?;
     Ok(answer)

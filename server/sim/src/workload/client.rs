@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::BytesMut;
 use holdfast_client::{Decoder, Limits, Value};
 
-use super::commands::{Knowledge, Request, draw, encode};
+use super::commands::{Knowledge, REFUSED_CODES, Request, draw, encode};
+use super::session::{Numbered, Session, is_over};
 use super::{Action, Loss, Shared, WorkloadSettings};
 use crate::check::{Answer, Operation, OperationId, Outcome, Text};
 use crate::random::Random;
@@ -13,9 +14,19 @@ use crate::time::Micros;
 
 /// A command that waits for its reply.
 #[derive(Debug)]
-struct Waiting {
+struct Asked {
     id: OperationId,
     request: Request,
+    /// It is a numbered write: see [`super::session`].
+    numbered: Option<Numbered>,
+}
+
+/// What waits for a reply.
+#[derive(Debug)]
+enum Waiting {
+    Command(Asked),
+    /// The beginning of a session, which is no operation.
+    Session,
 }
 
 /// One client: a closed loop on one connection.
@@ -30,6 +41,10 @@ pub(super) struct Client {
     decoder: Decoder,
     buffer: BytesMut,
     waiting: VecDeque<Waiting>,
+    /// The client's session, if it is one that numbers its writes.
+    session: Option<Session>,
+    /// Numbered writes to be sent again, the oldest first.
+    again: VecDeque<Asked>,
     /// When the pause is over, or while it waits for replies, when it gives up.
     wakes_at: Micros,
     /// Where to go once the present replies are in.
@@ -41,7 +56,13 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(mut random: Random, number: u32, settings: &WorkloadSettings, now: Micros) -> Client {
+    pub(super) fn new(
+        mut random: Random,
+        number: u32,
+        numbers_writes: bool,
+        settings: &WorkloadSettings,
+        now: Micros,
+    ) -> Client {
         let node = random.below(u64::from(settings.nodes)) as u32 + 1;
         let wakes_at = now + random.range(settings.think_us.clone());
         Client {
@@ -53,6 +74,8 @@ impl Client {
             decoder: Decoder::new(Limits::default()),
             buffer: BytesMut::new(),
             waiting: VecDeque::new(),
+            session: numbers_writes.then(Session::default),
+            again: VecDeque::new(),
             wakes_at,
             next_node: None,
             has_failed: false,
@@ -70,7 +93,7 @@ impl Client {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.is_empty() && self.again.is_empty()
     }
 
     /// Ends the pause, if it is in one.
@@ -91,13 +114,27 @@ impl Client {
 
     fn ask(&mut self, now: Micros, shared: &mut Shared) {
         let count = self.random.range(1..=u64::from(shared.settings.pipeline_max.max(1)));
+        let mut asked: VecDeque<Asked> = std::mem::take(&mut self.again);
         let mut bytes = Vec::new();
-        for _ in 0..count {
-            let Some(request) = self.next_request(shared) else { break };
-            encode(&request.words, &mut bytes);
-            let id = shared.history.call(now, self.number, &request.key, request.operation.clone());
-            self.waiting.push_back(Waiting { id, request });
+        if asked.is_empty() && !shared.is_ending() && self.session.as_ref().is_some_and(Session::is_missing) {
+            Session::encode_new(&mut bytes);
+            self.waiting.push_back(Waiting::Session);
+        } else if asked.is_empty() {
+            for _ in 0..count {
+                let Some(request) = self.next_request(shared) else { break };
+                let id = shared.history.call(now, self.number, &request.key, request.operation.clone());
+                let numbered = self.session.as_mut().and_then(|session| session.number(&request));
+                asked.push_back(Asked { id, request, numbered });
+            }
         }
+        for Asked { request, numbered, .. } in &asked {
+            let others = || asked.iter().filter_map(|asked| asked.numbered.as_ref());
+            match numbered {
+                Some(numbered) => numbered.encode(request, numbered.low(others()), &mut bytes),
+                None => encode(&request.words, &mut bytes),
+            }
+        }
+        self.waiting.extend(asked.into_iter().map(Waiting::Command));
         if self.waiting.is_empty() {
             // Everything was read, unless a read that is still under way fails: then it is asked again.
             self.wakes_at = now + shared.settings.timeout_us;
@@ -130,7 +167,7 @@ impl Client {
                         shared.anomalies.push(format!("client {} got a reply to nothing: {reply:?}", self.number));
                         return self.give_up(now, Outcome::Unknown, shared);
                     };
-                    self.take_reply(now, &waiting, &reply, shared);
+                    self.take_reply(now, waiting, &reply, shared);
                 }
                 Err(error) => {
                     shared.anomalies.push(format!("client {} got what is no reply: {error}", self.number));
@@ -143,21 +180,55 @@ impl Client {
         }
     }
 
-    fn take_reply(&mut self, now: Micros, waiting: &Waiting, reply: &Value, shared: &mut Shared) {
-        let outcome = waiting.request.read(reply).unwrap_or_else(|anomaly| {
-            shared.anomalies.push(format!("at {now} us, client {}: {anomaly}", self.number));
-            Outcome::Unknown
-        });
-        match &outcome {
-            Outcome::Answered(answer) => self.learn(&waiting.request, answer),
-            Outcome::Unknown | Outcome::Failed => self.has_failed = true,
-        }
+    fn take_reply(&mut self, now: Micros, waiting: Waiting, reply: &Value, shared: &mut Shared) {
         if let Value::Error(error) = reply
             && let Some(redirect) = error.redirect()
         {
             self.next_node = (shared.node_of)(&redirect.address).or(self.next_node);
         }
-        shared.finish(now, waiting.id, outcome);
+        let mut asked = match waiting {
+            Waiting::Command(asked) => asked,
+            Waiting::Session => {
+                let begun = self.session.as_mut().is_some_and(|session| session.begin(reply));
+                self.has_failed |= !begun;
+                let refused = matches!(reply, Value::Error(error) if REFUSED_CODES.contains(&error.code()));
+                if !begun && !refused {
+                    shared.anomalies.push(format!("client {} asked for a session and got {reply:?}", self.number));
+                }
+                return;
+            }
+        };
+        if let (Some(numbered), true) = (&asked.numbered, is_over(reply)) {
+            // Whether an earlier attempt was executed, nobody can say any more.
+            let outcome = if numbered.unsettled { Outcome::Unknown } else { Outcome::Failed };
+            if let Some(session) = &mut self.session {
+                session.forget(numbered);
+            }
+            self.has_failed = true;
+            return shared.finish(now, asked.id, outcome);
+        }
+        let outcome = asked.request.read(reply).unwrap_or_else(|anomaly| {
+            shared.anomalies.push(format!("at {now} us, client {}: {anomaly}", self.number));
+            // It is in the log of anomalies, which is enough.
+            asked.numbered = None;
+            Outcome::Unknown
+        });
+        match &outcome {
+            Outcome::Answered(answer) => self.learn(&asked.request, answer),
+            Outcome::Unknown | Outcome::Failed => self.has_failed = true,
+        }
+        self.settle(now, asked, outcome, shared);
+    }
+
+    /// Writes down how a command ended, or keeps it to be sent again.
+    fn settle(&mut self, now: Micros, mut asked: Asked, outcome: Outcome, shared: &mut Shared) {
+        if let Some(numbered) = &mut asked.numbered {
+            numbered.unsettled |= outcome == Outcome::Unknown;
+            if numbered.unsettled && !matches!(outcome, Outcome::Answered(_)) {
+                return self.again.push_back(asked);
+            }
+        }
+        shared.finish(now, asked.id, outcome);
     }
 
     /// Remembers what the key holds now, as far as the answer says.
@@ -196,7 +267,9 @@ impl Client {
     /// Gives up the connection and what was asked on it.
     fn give_up(&mut self, now: Micros, outcome: Outcome, shared: &mut Shared) {
         while let Some(waiting) = self.waiting.pop_front() {
-            shared.finish(now, waiting.id, outcome.clone());
+            if let Waiting::Command(asked) = waiting {
+                self.settle(now, asked, outcome.clone(), shared);
+            }
         }
         self.has_failed = false;
         self.next_node = None;

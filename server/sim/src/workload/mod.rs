@@ -14,6 +14,7 @@
 //!   later. The connection is closed, since a late reply on it would be taken for that of a later command.
 //! - **Certain failures**: `MOVED`, `CLUSTERDOWN` and the like ([`REFUSED_CODES`]) promise that the command was not
 //!   executed. The client follows a `MOVED`; otherwise it tries another node.
+//! - **Numbered writes**: some clients send what is unknown again, under the number that it has in their session.
 //! - **Values are unique**: nothing is written twice, so every read tells whose write it saw.
 //! - **Keys are retired** after some operations and replaced by fresh ones: the checker's work grows with the operations on
 //!   one key, and logs must not grow without end.
@@ -22,6 +23,7 @@
 
 mod client;
 mod commands;
+mod session;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +44,8 @@ use client::Client;
 pub struct WorkloadSettings {
     /// Clients, which are numbered from 1.
     pub clients: u32,
+    /// Further clients, which number their writes and send those of unknown outcome again.
+    pub session_clients: u32,
     /// The nodes that they know: `1..=nodes`.
     pub nodes: u32,
     /// What the names of all keys begin with.
@@ -67,6 +71,7 @@ impl WorkloadSettings {
     pub fn new(nodes: u32) -> WorkloadSettings {
         WorkloadSettings {
             clients: 10,
+            session_clients: 0,
             nodes,
             key_prefix: String::new(),
             keys: BTreeMap::from([(KeyKind::Register, 3), (KeyKind::Counter, 1), (KeyKind::Log, 1)]),
@@ -269,8 +274,11 @@ impl Workload {
             .flat_map(|(kind, count)| (0..*count).map(|number| LiveKey::new(&settings.key_prefix, *kind, number, 0)))
             .collect();
         assert!(!keys.is_empty(), "a workload needs a key");
-        let clients = (1..=settings.clients)
-            .map(|number| Client::new(random.fork_numbered("client", u64::from(number)), number, &settings, now))
+        let clients = (1..=settings.clients + settings.session_clients)
+            .map(|number| {
+                let random = random.fork_numbered("client", u64::from(number));
+                Client::new(random, number, number > settings.clients, &settings, now)
+            })
             .collect();
         let shared = Shared {
             settings,

@@ -192,6 +192,7 @@ pub fn simulate(task: &Task, trace: &mut Trace) -> Summary {
     let limits = plan::Limits { clocks_jump: !settings.lease_reads, ..plan::Limits::default() };
     let plan = Plan::draw(&random, nodes, task.duration, &limits);
     let mut workload = WorkloadSettings::draw(&random, nodes);
+    workload.session_clients = [0, 1, 2, 4][random.fork("session clients").index(4)];
     workload.operations_per_key_max = OPERATIONS_PER_KEY_MAX;
     let mut pairs = random.fork("pairs");
     if pairs.chance(400) {

@@ -56,6 +56,8 @@ pub struct Settings {
     pub append_bytes_max: usize,
     /// How likely a node goes down right after it was elected, of a thousand.
     pub fall_per_mille: u32,
+    /// How long an unused session is remembered, in seconds.
+    pub session_retention_seconds: u32,
     /// How likely a start is cut short by another crash, of a thousand.
     pub stillborn_per_mille: u32,
 }
@@ -64,11 +66,13 @@ impl Settings {
     /// What the seed says.
     pub fn draw(random: &Random) -> Settings {
         let mut sleep = random.fork("sleep");
+        let mut sessions = random.fork("sessions");
         let mut random = random.fork("settings");
         let kib = |size: u64| size << 10;
         Settings {
             election_timeout_ms: [300, 500, 1000, 1000][random.index(4)],
             sleep_after_ms: [None, Some(1), Some(20), Some(200)][sleep.index(4)],
+            session_retention_seconds: [2, 10, 86_400][sessions.index(3)],
             lease_reads: random.chance(700),
             segment_bytes: kib([16, 32, 128, 512][random.index(4)]),
             log_bytes_max: kib([64, 128, 512, 4096][random.index(4)]),

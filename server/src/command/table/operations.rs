@@ -1,7 +1,8 @@
 //! Latency and functions, which tools ask of every Redis, though a Holdfast has little to say; and the commands by which
 //! operators change a cluster.
 
-use super::super::spec::flag::{ADMIN, LOADING, NOSCRIPT, STALE};
+use super::super::keyspec::{RW_ONCE, at};
+use super::super::spec::flag::{ADMIN, DENYOOM, FAST, LOADING, MOVABLEKEYS, NOSCRIPT, STALE, WRITE};
 use super::super::{CommandSpec, Connection, Group, Handler, Special, category};
 
 const ALL_NODES: &[&str] = &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"];
@@ -70,7 +71,12 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
                 ),
         ]),
     CommandSpec::new(213, "holdfast", -2, Group::Cluster, Handler::Container)
-        .docs("0.1.0", "Depends on the subcommand.", "", "Changes the cluster, and tells about its nodes.")
+        .docs(
+            "0.1.0",
+            "Depends on the subcommand.",
+            "",
+            "Changes the cluster, tells about its nodes, and executes commands exactly once.",
+        )
         .subcommands(&[
             CommandSpec::new(214, "holdfast|nodes", 2, Group::Cluster, Handler::Special(Special::Nodes))
                 .flags(ADMIN | NOSCRIPT | STALE)
@@ -88,10 +94,22 @@ pub(super) static COMMANDS: &[CommandSpec] = &[
             )
             .flags(ADMIN | NOSCRIPT | STALE)
             .docs("0.1.0", "O(1)", "[node:integer]", "Hands leadership over to another node."),
-            CommandSpec::new(218, "holdfast|verify", 2, Group::Cluster, Handler::Special(Special::Verify))
+            CommandSpec::new(208, "holdfast|verify", 2, Group::Cluster, Handler::Special(Special::Verify))
                 .flags(ADMIN | NOSCRIPT | STALE)
                 .tips(&["nondeterministic_output"])
                 .docs("0.1.0", "O(N) in the number of keys, in the background", "", "Compares what the replicas hold."),
+            CommandSpec::new(218, "holdfast|once", -7, Group::Cluster, Handler::Once)
+                .flags(WRITE | DENYOOM | NOSCRIPT | MOVABLEKEYS)
+                .keys(&[at(6, RW_ONCE).notes("The keys are those of the command among the arguments")])
+                .docs(
+                    "0.1.0",
+                    "That of the command",
+                    "session number:integer low-water:integer command key:key [arg ...]",
+                    "Executes a command at most once, and answers what it answered the first time.",
+                ),
+            CommandSpec::new(219, "holdfast|session", 3, Group::Cluster, Handler::NewSession)
+                .flags(WRITE | NOSCRIPT | FAST)
+                .docs("0.1.0", "O(1)", "NEW", "Begins a session for numbered writes."),
             CommandSpec::new(217, "holdfast|help", 2, Group::Cluster, Handler::Connection(Connection::HoldfastHelp))
                 .flags(LOADING | STALE)
                 .docs("0.1.0", "O(1)", "", "Lists the subcommands of HOLDFAST."),

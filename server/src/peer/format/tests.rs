@@ -121,14 +121,14 @@ fn golden_bytes() {
         ),
         (
             Frame::Message(PeerMessage::StateHash { group: 9, found: StateHash { index: 19, hash: Some(0xabc) } }),
-            0x9e9a_b09d,
-            "22 0900000000000000 1300000000000000 01 bc0a0000000000000000000000000000".into(),
+            0xba18_e1ab,
+            "23 0900000000000000 1300000000000000 01 bc0a0000000000000000000000000000".into(),
         ),
         (Frame::Accept(2), 0x8ada_3b55, "02 0200000000000000".into()),
         (Frame::Refuse("no".into()), 0x0df8_7fa6, "03 0200 6e6f".into()),
         (Frame::Removed("no".into()), 0xc518_f0d6, "06 0200 6e6f".into()),
         (Frame::PromiseLost("no".into()), 0xf878_d966, "07 0200 6e6f".into()),
-        (raft(MessageBody::PromiseLost { last_index: 7 }), 0xda3d_2a4d, format!("1e {raft_head} 0700000000000000")),
+        (raft(MessageBody::PromiseLost { last_index: 7 }), 0x1308_d96a, format!("24 {raft_head} 0700000000000000")),
     ];
     let mut found = Vec::new();
     for (frame, crc, body) in cases {

@@ -3,7 +3,9 @@
 use holdfast_raft::{ConfState, Entry, EntryKind};
 use holdfast_server::command::{self, CommandSpec, Exec, VALUE_BYTES_MAX_DEFAULT};
 use holdfast_server::entry::{EntryError, EntryReader};
-use holdfast_server::replica::{DATA_GROUP, GroupKeyspace, InternalEffect};
+use holdfast_server::once::write_reply;
+use holdfast_server::replica::{DATA_GROUP, GroupKeyspace, InternalEffect, Replica, SessionEffect};
+use holdfast_server::resp::{Proto, Reply};
 
 use super::clients::{Batch, ConnId, Work};
 use super::{Effect, Node, hash_bytes, hash_payload};
@@ -130,10 +132,36 @@ impl Node {
             InternalEffect::Checks => return Ok(()),
             InternalEffect::Unknown => {}
         }
+        if Replica::is_session(number) {
+            *place += 1;
+            return self.run_session(number, args, conn, *place);
+        }
         let spec = command::by_id(number).ok_or(EntryError::Command(number))?;
         let now_ms = self.host.data().time_ms();
         *place += 1;
         self.run(spec, args, conn, now_ms, *place)
+    }
+
+    /// Runs a logged command about sessions.
+    ///
+    /// # Errors
+    /// As [`Node::run`].
+    fn run_session(&mut self, number: u16, args: &[&[u8]], conn: Option<ConnId>, place: u32) -> Result<(), EntryError> {
+        let mut reply = Reply::new(Proto::Resp3);
+        let replica = self.host.data_mut();
+        let effect = replica.apply_session(number, args, place, VALUE_BYTES_MAX_DEFAULT, true, &mut reply)?;
+        self.mark(match effect {
+            SessionEffect::Issued => "sessions issued",
+            SessionEffect::Ran(_) => "numbered writes run",
+            SessionEffect::Replayed => "numbered writes answered again",
+            SessionEffect::Refused => "numbered writes refused",
+            SessionEffect::Swept(0) => "sweeps that came too late",
+            SessionEffect::Swept(_) => "sessions forgotten",
+        });
+        if let Some(conn) = conn.and_then(|conn| self.conns.get_mut(&conn)) {
+            write_reply(&reply.output().to_vec(), &mut conn.reply);
+        }
+        Ok(())
     }
 
     /// Runs a data command against the table, its reply going to the connection if that is still there.

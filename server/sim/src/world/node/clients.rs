@@ -1,9 +1,10 @@
 //! Requests of clients: decoded, routed, gathered into turns, answered. Follows `shard/{conn,dispatch,turn,cluster}.rs`.
 
-use holdfast_server::cluster::route::{Standing, route};
+use holdfast_server::cluster::route::{Standing, route, route_to_any_leader};
 use holdfast_server::command::{self, CommandSpec, Handler, VALUE_BYTES_MAX_DEFAULT};
 use holdfast_server::entry::{EntryBuilder, OpArena};
-use holdfast_server::replica::ReadGate;
+use holdfast_server::once::{OnceCall, SessionLimits};
+use holdfast_server::replica::{ReadGate, internal};
 use holdfast_server::resp::{Decoder, Limits, Proto, Reply, Step};
 use std::collections::VecDeque;
 
@@ -159,7 +160,48 @@ impl Node {
             Ok(spec) => spec,
             Err(rejection) => return self.answer(id, rejection.failure(args).text()),
         };
-        let Handler::Data(_) = spec.handler else { return self.answer(id, "ERR not simulated") };
+        match spec.handler {
+            Handler::Data(_) => self.dispatch_data(id, spec, args, None),
+            Handler::Once => match OnceCall::parse(args, self.session_limits()) {
+                Ok(call) => self.dispatch_data(id, call.spec, call.args, Some(&call)),
+                Err(failure) => self.answer(id, failure.text()),
+            },
+            Handler::NewSession => self.dispatch_new_session(id),
+            _ => self.answer(id, "ERR not simulated"),
+        }
+    }
+
+    fn session_limits(&self) -> SessionLimits {
+        SessionLimits { retention_seconds: self.settings.session_retention_seconds, bytes_max: 64 << 20 }
+    }
+
+    fn dispatch_new_session(&mut self, id: ConnId) -> bool {
+        if let Some(reason) = self.host.fault() {
+            let text = format!("MISCONF {reason}");
+            return self.answer(id, &text);
+        }
+        let leads = self.leads();
+        if let Some(text) = route_to_any_leader(&self.topology, |_| leads).error() {
+            let text = text.into_owned();
+            return self.answer(id, &text);
+        }
+        if self.host.write_stall() || self.turn.is_full() {
+            self.held_back.insert(id);
+            return self.hold(id, Hold::Paused);
+        }
+        self.turn.builder.push(internal::SESSION_NEW, &[b"", &self.session_limits().encode()]);
+        self.gather(id, Work::Write);
+        true
+    }
+
+    /// Runs a command on keys, or has it run; `once`: it is what a numbered write carries.
+    fn dispatch_data(
+        &mut self,
+        id: ConnId,
+        spec: &'static CommandSpec,
+        args: &[&[u8]],
+        once: Option<&OnceCall<'_>>,
+    ) -> bool {
         let writes = spec.is_write();
         if writes && let Some(reason) = self.host.fault() {
             let text = format!("MISCONF {reason}");
@@ -182,7 +224,10 @@ impl Node {
             return false;
         }
         if writes {
-            self.turn.builder.push(spec.id, args);
+            match once {
+                Some(call) => self.turn.builder.push(internal::SESSION_ONCE, &call.logged()),
+                None => self.turn.builder.push(spec.id, args),
+            }
             self.gather(id, Work::Write);
         } else if pending > 0 {
             let at = self.turn.batch.arena.push(spec.id, args);

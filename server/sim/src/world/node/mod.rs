@@ -24,7 +24,7 @@ use holdfast_raft::{ConfState, RoleState};
 use holdfast_server::cluster::{Member, NodeId, Topology};
 use holdfast_server::host::{Committed, Host, Opened, Outputs};
 use holdfast_server::peer::{JoinReply, JoinRequest, PeerMessage};
-use holdfast_server::replica::DATA_GROUP;
+use holdfast_server::replica::{DATA_GROUP, internal};
 use holdfast_server::resp::{Proto, Reply};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use transfer::Transfers;
@@ -226,11 +226,24 @@ impl Node {
         let stalled = self.maintain();
         self.pump();
         self.keep_cluster();
+        if !stalled && self.leads() && !self.turn.is_full() {
+            self.look_for_old_sessions();
+        }
         if !stalled && !self.turn.is_full() {
             let waiting = std::mem::take(&mut self.held_back);
             waiting.into_iter().for_each(|conn| self.release(conn));
         }
         self.pump();
+    }
+
+    /// Proposes to forget sessions that are over. There are few: all are looked at each time.
+    fn look_for_old_sessions(&mut self) {
+        let (_, found) = self.host.data().old_sessions(None, usize::MAX, self.clock_ms);
+        if !found.is_empty() {
+            let mut args: Vec<&[u8]> = vec![b""];
+            args.extend(found.iter().map(Vec::as_slice));
+            self.push_internal(internal::SESSION_SWEEP, &args);
+        }
     }
 
     /// A timer of this node is due.
