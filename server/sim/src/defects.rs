@@ -58,6 +58,7 @@ const DEFECTS: &[(&str, Place)] = &[
     ("log-cut-ahead-of-store", Place::Server(Server::LogCutAheadOfStore)),
     ("log-cut-before-snapshot", Place::Server(Server::LogCutBeforeSnapshot)),
     ("snapshot-of-another-index", Place::Server(Server::SnapshotOfAnotherIndex)),
+    ("session-forgotten", Place::Server(Server::SessionForgotten)),
     ("read-behind-commit", Place::Server(Server::ReadBehindCommit)),
 ];
 
