@@ -27,7 +27,7 @@ enum Place {
 }
 
 /// All defects and their names.
-const DEFECTS: [(&str, Place); 32] = [
+const DEFECTS: &[(&str, Place)] = &[
     ("vote-not-synced", Place::Raft(Raft::VoteNotSynced)),
     ("append-ack-before-sync", Place::Raft(Raft::AppendAckBeforeSync)),
     ("own-entries-not-synced", Place::Raft(Raft::OwnEntriesNotSynced)),
@@ -72,7 +72,7 @@ pub struct Defect {
 impl Defect {
     /// All of them.
     pub fn all() -> impl Iterator<Item = Defect> {
-        DEFECTS.into_iter().map(|(name, place)| Defect { name, place })
+        DEFECTS.iter().map(|(name, place)| Defect { name, place: *place })
     }
 
     /// The one of this name.
