@@ -13,7 +13,8 @@
 //! that differs from a majority is not argued with but made anew.
 //!
 //! # What is hashed
-//! All rows in the order (slot, hash, key), each with its kind, deadline and data, then the records of sessions; the list of members; index, term and time. Nothing
+//! All keys in the order (slot, hash, key), each with its kind, deadline and data; then the records of sessions; the list of members;
+//! index, term and time. Nothing
 //! of how it is stored: neither what is in memory and what in the store, nor names of incarnations.
 //!
 //! # Caveats
