@@ -9,6 +9,7 @@
 //! | `holdfast-compare-etcd` | three nodes beside three of etcd; a workspace of its own, in `benches/etcd` |
 //! | `holdfast-crash` | kill -9 under load, restart, check every acknowledged write; over and over |
 //! | `holdfast-failover` | three nodes under load, their leader killed or stopped; nothing lost, nothing stale |
+//! | `holdfast-blackbox` | everything that a network, a disk and a power cut can do, to built servers; a crate of its own, in `benches/blackbox` |
 //!
 //! The tools share these modules. None of them uses Holdfast's own client: the bytes on the wire are written and read
 //! here a second time, so that a mistake there isn't cancelled out by the same mistake here. `holdfast-failover` writes

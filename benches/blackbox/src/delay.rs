@@ -103,6 +103,9 @@ fn serve(mut queue: Queue, delay_max: Duration, mut random: Random, stops: &Atom
             }
         }
         if ends {
+            // NB: closing is not enough. A process that was started meanwhile may have inherited the socket, and would keep the
+            // queue for itself.
+            let _ = queue.unbind(QUEUE);
             return;
         }
         std::thread::sleep(LOOK);

@@ -16,7 +16,7 @@
 //! The simulator tries far more histories and repeats each exactly; what it can't have under it is what is real here: the
 //! binary, its threads and sockets, the third-party store and its files, the kernel.
 //!
-//! It needs root, Linux's network namespaces, FUSE, and the tools that [`network::missing`] names.
+//! It needs root, Linux's network namespaces, FUSE, and some tools: [`stage::missing`] says what is not there.
 
 pub mod delay;
 pub mod disk;

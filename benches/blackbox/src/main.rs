@@ -12,7 +12,7 @@ use holdfast_blackbox::ledger::Ledger;
 use holdfast_blackbox::results::{Results, Row};
 use holdfast_blackbox::round::{self, Plan};
 use holdfast_blackbox::stage::{SMALL_LIMITS, Stage};
-use holdfast_blackbox::{network, replace};
+use holdfast_blackbox::{replace, stage};
 use holdfast_sim::random::Random;
 
 /// Breaks clusters of built servers, on networks and disks of our own, and judges what their clients saw.
@@ -111,7 +111,7 @@ fn main() -> ExitCode {
 }
 
 fn start(common: &Common, nodes: u64, salt: u64) -> Result<Stage, String> {
-    if let Some(missing) = network::missing() {
+    if let Some(missing) = stage::missing() {
         return Err(format!("this machine can't do it: {missing}"));
     }
     let flags: Vec<String> =
@@ -146,7 +146,11 @@ fn run(options: &Run) -> Result<ExitCode, String> {
     }
     println!("\n{}", results.table());
     let figures = stage.figures();
-    println!("since the start: {figures:?}");
+    println!(
+        "since the start: {} power cuts of nodes, {} syncs, {} of them stalled, {} requests failed by faults, {} nodes ended by \
+         themselves",
+        figures.cuts, figures.syncs, figures.stalls, figures.disk_errors, figures.ended
+    );
     if is_well {
         return Ok(ExitCode::SUCCESS);
     }
@@ -178,7 +182,7 @@ fn print_row(row: &Row) {
 }
 
 fn short(options: &Short) -> Result<ExitCode, String> {
-    if let (true, Some(missing)) = (options.skip_if_unable, network::missing()) {
+    if let (true, Some(missing)) = (options.skip_if_unable, stage::missing()) {
         println!("SKIPPED: the black-box round was NOT run on this machine: {missing}");
         return Ok(ExitCode::SUCCESS);
     }

@@ -58,7 +58,7 @@ pub struct Network {
     _lock: File,
 }
 
-/// What this machine lacks for [`Network`] and the disks; none if it has everything.
+/// What this machine lacks for a [`Network`]; none if it has everything.
 pub fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("only root may make network namespaces and mounts".to_owned());
@@ -69,9 +69,6 @@ pub fn missing() -> Option<String> {
         if !paths.into_iter().any(|folder: std::path::PathBuf| folder.join(tool).exists()) {
             return Some(format!("there is no `{tool}` (packages iproute2, iptables, util-linux)"));
         }
-    }
-    if !Path::new("/dev/fuse").exists() {
-        return Some("there is no /dev/fuse".to_owned());
     }
     let network = Network::new(1).and_then(|mut network| {
         let weather = Weather {

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::disk::{Disk, Faults, Mount, Survival};
 use crate::fault::Fault;
-use crate::network::{Network, Weather};
+use crate::network::{self, Network, Weather};
 
 /// Every node's port for clients; each has an address of its own.
 const CLIENT_PORT: u16 = 7000;
@@ -26,6 +26,19 @@ pub const WHOLE_PATIENCE: Duration = Duration::from_secs(90);
 /// Small limits, so that segments are cut, memtables flushed and snapshots sent while a campaign watches.
 pub const SMALL_LIMITS: [&str; 8] =
     ["--log-segment-bytes", "1MiB", "--log-bytes-max", "8MiB", "--memory-budget", "64MiB", "--value-bytes-max", "1MiB"];
+
+/// What this machine lacks for a stage; none if it has everything.
+pub fn missing() -> Option<String> {
+    if let Some(missing) = network::missing() {
+        return Some(missing);
+    }
+    let folder = std::env::temp_dir().join(format!("holdfast-blackbox-{}", std::process::id()));
+    let mounted = std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()));
+    let mounted = mounted.and_then(|()| Mount::new(Disk::new(Random::new(0)), &folder));
+    let missing = mounted.map(drop).err();
+    let _ = std::fs::remove_dir(&folder);
+    missing
+}
 
 /// What was done so far.
 #[derive(Debug, Clone, Copy, Default)]
