@@ -327,11 +327,15 @@ impl Replica {
         let now = self.check.now_ms;
         // NB: counted from the start, or from the first time that somebody looks.
         let last_ms = *self.check.last_ms.get_or_insert(now);
+        if !self.raft.is_leader() {
+            // NB: one that differs tells, too: the verdict may be older than its hash, and the leader is to name it.
+            self.tell_leader(now);
+        }
         if self.check.differs {
             return self.get_rebuilt();
         }
         if !self.raft.is_leader() {
-            return self.tell_leader(now);
+            return;
         }
         let is_due = self.check.interval_ms > 0 && now.saturating_sub(last_ms) >= self.check.interval_ms;
         let asked = self.check.proposed_ms.is_some_and(|asked| now.saturating_sub(asked) < REPEAT_MS);
@@ -356,7 +360,8 @@ impl Replica {
         let Some(hash) = run.own.filter(|_| {
             run.told.is_none_or(|(told, at)| {
                 // Once decided there is nothing to be repeated for.
-                told != leader || (run.verdict.is_none() && now.saturating_sub(at) >= REPEAT_MS)
+                let is_open = run.verdict.is_none() || self.check.differs;
+                told != leader || (is_open && now.saturating_sub(at) >= REPEAT_MS)
             })
         }) else {
             return;
