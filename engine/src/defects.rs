@@ -19,6 +19,8 @@ pub enum Defect {
     DamageIsTornTail,
     /// What recovery cuts is not overwritten, and may come back with a later recovery.
     CutNotOverwritten,
+    /// What a start accepts of the log is not written again, though perhaps only the page cache has it.
+    AcceptedNotWrittenAgain,
     /// A generation is written with an applied index that is ahead of its data.
     AppliedAheadOfData,
     /// A snapshot is put in place without some of its rows.

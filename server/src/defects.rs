@@ -17,6 +17,8 @@ pub enum Defect {
     SnapshotOfAnotherIndex,
     /// Reads are served from the table although what is committed is not applied yet.
     ReadBehindCommit,
+    /// What a session's earlier writes answered is forgotten: a repeated one takes effect again.
+    SessionForgotten,
 }
 
 #[cfg(all(feature = "defects", not(debug_assertions)))]

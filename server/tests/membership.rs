@@ -369,3 +369,33 @@ fn node_alone_has_no_nodes_to_change() {
     }
     assert!(client.run("HOLDFAST HELP").to_string().contains("REMOVE-NODE"));
 }
+
+#[test]
+fn node_with_another_name_is_found_under_it() {
+    let mut cluster = Cluster::start();
+    let place = cluster.others(cluster.leader())[0];
+    assert!(cluster.terminate(place).success());
+    cluster.restart_with(place, &["--announce-host", "localhost"]);
+    cluster.wait_whole();
+    let port = cluster.address(place).port();
+    let address = |place: usize| {
+        let nodes = nodes(&cluster);
+        let node = nodes.iter().find(|node| field(node, "id").int() == number(place) as i64).expect("listed");
+        (field(node, "client").text(), field(node, "peer").text())
+    };
+    until("the list has the new name", || address(place).0 == format!("localhost:{port}"));
+    assert!(address(place).1.starts_with("localhost:"));
+    // The list is one for all, and clients are sent there.
+    for other in cluster.others(place) {
+        let info = || cluster.client(other).run("INFO cluster").text();
+        until("every node knows it", || info().contains(&format!("client=localhost:{port}")));
+    }
+    // A busy machine may need more than one attempt.
+    let transfer = format!("HOLDFAST TRANSFER-LEADER {}", number(place));
+    until("it leads", || cluster.run(&transfer) == Value::Int(number(place) as i64));
+    let follower = cluster.others(place)[0];
+    until("clients are sent to the new name", || {
+        let Value::Error(text) = cluster.client(follower).run("SET k v") else { return false };
+        text.ends_with(&format!(" localhost:{port}"))
+    });
+}

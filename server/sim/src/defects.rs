@@ -27,7 +27,7 @@ enum Place {
 }
 
 /// All defects and their names.
-const DEFECTS: [(&str, Place); 30] = [
+const DEFECTS: [(&str, Place); 31] = [
     ("vote-not-synced", Place::Raft(Raft::VoteNotSynced)),
     ("append-ack-before-sync", Place::Raft(Raft::AppendAckBeforeSync)),
     ("own-entries-not-synced", Place::Raft(Raft::OwnEntriesNotSynced)),
@@ -49,6 +49,7 @@ const DEFECTS: [(&str, Place); 30] = [
     ("torn-tail-is-damage", Place::Engine(Engine::TornTailIsDamage)),
     ("damage-is-torn-tail", Place::Engine(Engine::DamageIsTornTail)),
     ("cut-not-overwritten", Place::Engine(Engine::CutNotOverwritten)),
+    ("accepted-not-written-again", Place::Engine(Engine::AcceptedNotWrittenAgain)),
     ("applied-ahead-of-data", Place::Engine(Engine::AppliedAheadOfData)),
     ("snapshot-without-rows", Place::Engine(Engine::SnapshotWithoutRows)),
     ("snapshot-without-sessions", Place::Engine(Engine::SnapshotWithoutSessions)),
@@ -57,6 +58,7 @@ const DEFECTS: [(&str, Place); 30] = [
     ("log-cut-ahead-of-store", Place::Server(Server::LogCutAheadOfStore)),
     ("log-cut-before-snapshot", Place::Server(Server::LogCutBeforeSnapshot)),
     ("snapshot-of-another-index", Place::Server(Server::SnapshotOfAnotherIndex)),
+    ("session-forgotten", Place::Server(Server::SessionForgotten)),
     ("read-behind-commit", Place::Server(Server::ReadBehindCommit)),
 ];
 

@@ -394,6 +394,11 @@ fn ids_say_what_they_are_and_are_never_given_twice() {
 }
 
 #[test]
+fn client_library_keeps_to_the_window() {
+    assert_eq!(holdfast_client::session::WINDOW, WINDOW);
+}
+
+#[test]
 fn record_bytes_are_as_documented() {
     let mut record = Record::default();
     record.advance(START_MS, 300);

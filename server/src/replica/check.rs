@@ -13,7 +13,7 @@
 //! that differs from a majority is not argued with but made anew.
 //!
 //! # What is hashed
-//! All rows in the order (slot, hash, key), each with its kind, deadline and data; the list of members; index, term and time. Nothing
+//! All rows in the order (slot, hash, key), each with its kind, deadline and data, then the records of sessions; the list of members; index, term and time. Nothing
 //! of how it is stored: neither what is in memory and what in the store, nor names of incarnations.
 //!
 //! # Caveats
@@ -33,6 +33,8 @@ use xxhash_rust::xxh3::Xxh3;
 const SLOT_LAST: u16 = crate::slot::SLOT_COUNT - 1;
 /// After this time an entry, a hash or a snapshot that didn't come is asked for again, in milliseconds.
 const REPEAT_MS: u64 = 2000;
+/// A replica that says nothing is waited for at least so long: it may be busy, or just be coming back.
+const SILENCE_MS: u64 = 5000;
 /// How often a leader is told that there is nothing to compare: it may get lost, and matters to a leader that waits only.
 const TELLINGS_MAX: u32 = 5;
 /// The largest value that the commands of a check's entry may make: they make none.
@@ -79,6 +81,7 @@ impl HashJob {
         for row in self.view.rows(0, SLOT_LAST) {
             let row = row?;
             let object = &row.object;
+            hasher.update(&[row.space as u8]);
             hasher.update(&row.slot.to_le_bytes());
             for number in [row.key.len() as u64, object.kind as u64, object.deadline_ms, object.data.len() as u64] {
                 hasher.update(&number.to_le_bytes());
@@ -429,7 +432,8 @@ impl Replica {
         let members = conf.members();
         let silent = |id: &NodeId| !run.hashes.contains_key(id) && !run.silent.contains(id);
         let answers = |id: &NodeId| *id == me || peers.iter().any(|peer| peer.id == *id && peer.answers);
-        if members.iter().any(|id| silent(id) && answers(id)) {
+        let is_early = self.check.now_ms < self.check.last_ms.unwrap_or(0) + SILENCE_MS;
+        if members.iter().any(|id| silent(id) && (is_early || answers(id))) {
             return None;
         }
         let hash = run.majority(&conf.voters);

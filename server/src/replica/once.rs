@@ -2,6 +2,7 @@
 
 use super::{GroupKeyspace, Replica, internal};
 use crate::command::{self, CommandSpec, Exec, keys_of};
+use crate::defects::{self, Defect};
 use crate::entry::EntryError;
 use crate::once::{
     ACKNOWLEDGED, BEYOND, DIFFERS, EXPIRED, FULL, INVALID_ID, ISSUE_SKEW_MS, NOT_KEPT, OnceHead, REPLY_BYTES_MAX,
@@ -112,6 +113,9 @@ impl Replica {
             return refuse(FULL);
         }
         let mut record = live.unwrap_or_default();
+        if defects::has(Defect::SessionForgotten) {
+            record = Record::default();
+        }
         record.advance(self.time_ms, low);
         let refusal = match record.judge(number, fingerprint) {
             Verdict::Run => None,

@@ -80,7 +80,8 @@ impl Request {
 
     /// Reads a key or a pair, whichever has this name.
     pub(super) fn read_all(key: &[u8]) -> Request {
-        if !key.starts_with(PAIR.as_bytes()) {
+        // NB: in front of it may be what all names begin with.
+        if !key.windows(PAIR.len()).any(|part| part == PAIR.as_bytes()) {
             return Request::get(key);
         }
         let [one, other] = keys_of_pair(key);
@@ -145,7 +146,7 @@ pub(super) fn draw(random: &mut Random, kind: KeyKind, key: &[u8], knowledge: &K
     }
 }
 
-/// What the names of pairs begin with.
+/// What only the names of pairs have in them.
 pub(super) const PAIR: &str = "pair";
 
 fn keys_of_pair(name: &[u8]) -> [Vec<u8>; 2] {

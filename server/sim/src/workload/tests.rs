@@ -206,3 +206,47 @@ impl Workload {
         self.clients.iter().all(Client::is_idle)
     }
 }
+
+/// What the client that numbers its writes (the second one) sends next, and when.
+fn next_numbered(workload: &mut Workload, mut now: u64) -> (u64, u32, Vec<String>) {
+    loop {
+        now = workload.next_time().max(now);
+        for action in workload.tick(now) {
+            if let Action::Send { client: 2, connection, bytes, .. } = action {
+                let text = String::from_utf8(bytes).unwrap();
+                let words = text.split("\r\n").filter(|word| !word.starts_with(['*', '$']));
+                return (now, connection, words.map(str::to_owned).collect());
+            }
+        }
+    }
+}
+
+#[test]
+fn numbered_write_is_one_operation_until_it_is_answered() {
+    let mut workload = workload(WorkloadSettings { session_clients: 1, ..settings() });
+    let (mut now, mut connection, words) = next_numbered(&mut workload, 0);
+    assert_eq!(words[..3], ["HOLDFAST", "SESSION", "NEW"]);
+    workload.receive(now, 2, connection, b"$2\r\nid\r\n");
+    let mut asked;
+    loop {
+        (now, connection, asked) = next_numbered(&mut workload, now);
+        if asked[0] == "HOLDFAST" {
+            break;
+        }
+        workload.receive(now, 2, connection, b"$1\r\n0\r\n");
+    }
+    assert_eq!(asked[1..5], ["ONCE", "id", "1", "1"]);
+    let operations = |workload: &Workload| workload.history().calls().filter(|(_, call)| call.client == 2).count();
+    let before = operations(&workload);
+    // Lost, then refused: it may have been executed, so a refusal is no end to it.
+    workload.lost(now, 2, connection, Loss::Broken);
+    let (now, connection, again) = next_numbered(&mut workload, now);
+    assert_eq!(again, asked);
+    workload.receive(now, 2, connection, b"-CLUSTERDOWN The cluster is down\r\n");
+    let (now, connection, again) = next_numbered(&mut workload, now);
+    assert_eq!(again, asked);
+    assert_eq!(operations(&workload), before);
+    workload.receive(now, 2, connection, b":1\r\n");
+    let open = workload.history().calls().filter(|(_, call)| call.client == 2 && call.returned_us.is_none()).count();
+    assert_eq!((open, workload.anomalies().len()), (0, 0));
+}

@@ -255,11 +255,13 @@ impl Machine {
         self.stopped = None;
         self.suspended_at = None;
         self.write_due = false;
-        let plan = match crash {
-            Crash::Kill => CrashPlan::killed(),
-            Crash::PowerCut => self.power_cut(),
+        self.vfs = match crash {
+            Crash::Kill => self.vfs.kill(),
+            Crash::PowerCut => {
+                let plan = self.power_cut();
+                self.vfs.crash(plan)
+            }
         };
-        self.vfs = self.vfs.crash(plan);
     }
 
     // ---- what disks do ---------------------------------------------------------------------------------------------
