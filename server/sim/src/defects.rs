@@ -27,7 +27,7 @@ enum Place {
 }
 
 /// All defects and their names.
-const DEFECTS: [(&str, Place); 31] = [
+const DEFECTS: [(&str, Place); 32] = [
     ("vote-not-synced", Place::Raft(Raft::VoteNotSynced)),
     ("append-ack-before-sync", Place::Raft(Raft::AppendAckBeforeSync)),
     ("own-entries-not-synced", Place::Raft(Raft::OwnEntriesNotSynced)),

@@ -34,7 +34,7 @@ mod snapshot;
 mod starts;
 
 pub use open::{ClusterIdentity, HostOptions, OpenError, Opened};
-pub use snapshot::{Incoming, SnapshotChunks, is_next_chunk};
+pub use snapshot::{ChunkPlace, Incoming, SnapshotChunks, Unacknowledged};
 
 use crate::cluster::{Member, Members, NodeId, Pace};
 use crate::defects::{self, Defect};

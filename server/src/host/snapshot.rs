@@ -13,6 +13,7 @@ use holdfast_engine::snapshot::{SnapshotEncoder, SnapshotFile, SnapshotHeader};
 use holdfast_engine::table::View;
 use holdfast_engine::vfs::{SharedVfs, VfsFile, create_dir_durably};
 use holdfast_engine::{Error, Result};
+use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 
@@ -46,11 +47,57 @@ impl SnapshotChunks {
     }
 }
 
-/// Whether a chunk continues a transfer: it comes from the same sender, is of the same transfer, and begins where the last one ended.
-/// Chunks of a transfer that was given up may still be on their way when the next has begun.
-pub fn is_next_chunk((sender, transfer, offset): (NodeId, u64, u64), from: NodeId, chunk: &SnapshotChunk) -> bool {
-    let same = (sender, transfer, offset) == (from, chunk.transfer, chunk.offset);
-    same || (defects::has(Defect::StaleSnapshotChunk) && sender == from && chunk.offset > 0)
+/// What a chunk is to a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChunkPlace {
+    /// It goes on where the last one ended.
+    Next,
+    /// It is there already: after a broken link the sender repeats what was not acknowledged.
+    Known,
+    /// Something between is missing, or it is of another transfer: one that was given up may still have chunks on their way
+    /// when the next has begun.
+    Foreign,
+}
+
+impl ChunkPlace {
+    /// Where a chunk belongs in the transfer of a sender that has come to an offset.
+    pub fn of((sender, transfer, offset): (NodeId, u64, u64), from: NodeId, chunk: &SnapshotChunk) -> ChunkPlace {
+        let ours = (sender, transfer) == (from, chunk.transfer);
+        if ours && chunk.offset == offset {
+            return ChunkPlace::Next;
+        }
+        if ours && chunk.offset.checked_add(chunk.bytes.len() as u64).is_some_and(|end| end <= offset) {
+            return ChunkPlace::Known;
+        }
+        let stale = defects::has(Defect::StaleSnapshotChunk) && sender == from && chunk.offset > 0;
+        if stale { ChunkPlace::Next } else { ChunkPlace::Foreign }
+    }
+}
+
+/// The chunks of a transfer that the receiver may not have yet: what must be sent again over a new link.
+#[derive(Debug, Default)]
+pub struct Unacknowledged {
+    chunks: VecDeque<SnapshotChunk>,
+}
+
+impl Unacknowledged {
+    /// A chunk is sent.
+    pub fn push(&mut self, chunk: SnapshotChunk) {
+        self.chunks.push_back(chunk);
+    }
+
+    /// The receiver has everything up to an offset. NB: the last chunk is kept: that it came shows only when all is complete.
+    pub fn acknowledge(&mut self, offset: u64) {
+        while self.chunks.front().is_some_and(|chunk| !chunk.last && chunk.offset + chunk.bytes.len() as u64 <= offset)
+        {
+            self.chunks.pop_front();
+        }
+    }
+
+    /// What must be sent again, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &SnapshotChunk> {
+        self.chunks.iter()
+    }
 }
 
 /// A snapshot that is being received.
@@ -107,5 +154,43 @@ impl Incoming {
         SnapshotFile::verify(&self.vfs, &self.path)?;
         let header = SnapshotFile::open(&self.vfs, &self.path)?.header().clone();
         Ok((self.path, header))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn chunk(transfer: u64, offset: u64, length: usize, last: bool) -> SnapshotChunk {
+        SnapshotChunk { group: 1, transfer, term: 1, offset, bytes: Bytes::from(vec![0; length]), last }
+    }
+
+    #[test]
+    fn chunks_find_their_place() {
+        let at = (2, 7, 100);
+        assert_eq!(ChunkPlace::of(at, 2, &chunk(7, 100, 10, false)), ChunkPlace::Next);
+        assert_eq!(ChunkPlace::of(at, 2, &chunk(7, 0, 100, false)), ChunkPlace::Known);
+        assert_eq!(ChunkPlace::of(at, 2, &chunk(7, 90, 20, false)), ChunkPlace::Foreign, "half of it is known");
+        assert_eq!(ChunkPlace::of(at, 2, &chunk(7, 101, 10, false)), ChunkPlace::Foreign, "a hole");
+        assert_eq!(ChunkPlace::of(at, 2, &chunk(8, 100, 10, false)), ChunkPlace::Foreign, "another transfer");
+        assert_eq!(ChunkPlace::of(at, 3, &chunk(7, 100, 10, false)), ChunkPlace::Foreign, "another sender");
+        assert_eq!(ChunkPlace::of(at, 2, &chunk(7, u64::MAX, 10, false)), ChunkPlace::Foreign);
+    }
+
+    #[test]
+    fn only_what_the_receiver_has_is_let_go() {
+        let mut sent = Unacknowledged::default();
+        for (offset, last) in [(0, false), (10, false), (20, false), (30, true)] {
+            sent.push(chunk(7, offset, 10, last));
+        }
+        let offsets = |sent: &Unacknowledged| sent.iter().map(|chunk| chunk.offset).collect::<Vec<_>>();
+        sent.acknowledge(19);
+        assert_eq!(offsets(&sent), [10, 20, 30]);
+        sent.acknowledge(5);
+        sent.acknowledge(30);
+        assert_eq!(offsets(&sent), [30]);
+        sent.acknowledge(40);
+        assert_eq!(offsets(&sent), [30], "its own answer says more than an offset");
     }
 }

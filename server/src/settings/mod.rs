@@ -140,6 +140,8 @@ pub struct Settings {
     pub election_timeout_ms: u64,
     /// 0 for never.
     pub sleep_after_ms: u64,
+    /// 0 for no limit.
+    pub snapshot_bytes_per_second: u64,
     pub lease_reads: bool,
     pub session_retention_seconds: u32,
     pub session_bytes_max: u64,
@@ -180,6 +182,7 @@ impl Default for Settings {
             announce_host: String::new(),
             election_timeout_ms: 0,
             sleep_after_ms: 30_000,
+            snapshot_bytes_per_second: 0,
             lease_reads: true,
             session_retention_seconds: 0,
             session_bytes_max: 0,

@@ -373,6 +373,18 @@ const ALL: &[Setting] = &[
         get: |settings| settings.sleep_after_ms.to_string(),
     },
     Setting {
+        name: "snapshot-rate",
+        placeholder: "SIZE",
+        default: "128MiB",
+        change: Change::AtStart,
+        help: "In a cluster, how much of a snapshot is sent to a follower in a second at most; 0 for no limit",
+        set: |settings, text| {
+            settings.snapshot_bytes_per_second = bytes_within(text, 0, 1 << 40)?;
+            Ok(())
+        },
+        get: |settings| settings.snapshot_bytes_per_second.to_string(),
+    },
+    Setting {
         name: "reads",
         placeholder: "MODE",
         default: "lease",

@@ -9,14 +9,14 @@
 //! ```
 //!
 //! All that blocks (reading the view, writing and checking the file, filling the store) runs on threads of its own, one for each
-//! transfer; they tell the shard by events. A transfer that doesn't get on is given up, and Raft looks again what the follower
-//! needs. The log is kept from the snapshot's index on while it is sent, unless it grows to several times its limit. If the log
+//! transfer; they tell the shard by events. When the link breaks, the sender goes on over the next one, with what the receiver did
+//! not acknowledge. A transfer that doesn't get on is given up, and Raft looks again what the follower needs. The log is kept from the snapshot's index on while it is sent, unless it grows to several times its limit. If the log
 //! was cut all the same, Raft asks for a newer snapshot as soon as the follower has put this one in place.
 
 use super::{AbortOnPanic, Shard};
 use crate::cluster::NodeId;
-use crate::host::{Incoming, SnapshotChunks, is_next_chunk};
-use crate::peer::{Lane, PeerMessage, SnapshotChunk, SnapshotStatus};
+use crate::host::{ChunkPlace, Incoming, SnapshotChunks, Unacknowledged};
+use crate::peer::{PeerMessage, SnapshotChunk, SnapshotStatus};
 use bytes::Bytes;
 use holdfast_engine::GroupId;
 use holdfast_engine::snapshot::{SnapshotFile, SnapshotHeader};
@@ -24,6 +24,7 @@ use holdfast_engine::table::{Installed, View};
 use holdfast_engine::vfs::SharedVfs;
 use holdfast_raft::{SnapshotMeta, SnapshotNeed};
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -33,6 +34,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Bytes of a snapshot that may be on their way, not yet on the receiver's disk.
 const WINDOW_BYTES: u64 = 4 << 20;
+/// How often a broken link is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+/// When a receiver says nothing for so long, what it did not acknowledge is sent again: its word may be lost.
+const REPEAT: Duration = Duration::from_secs(5);
+/// Transfers that a receiver remembers to have completed, should its word for it be lost.
+const COMPLETED_MAX: usize = 8;
 /// Chunks that may wait for the receiver's disk: more than a window of them.
 const CHUNKS_WAITING_MAX: usize = 64;
 /// A transfer that got no further for so long is given up.
@@ -78,6 +85,8 @@ struct OutgoingState {
     acked: Cell<u64>,
     complete: Cell<bool>,
     refused: Cell<bool>,
+    /// The link broke: what was on its way is lost.
+    broken: Cell<bool>,
     changed: Notify,
 }
 
@@ -90,6 +99,8 @@ struct Arriving {
     theirs: u64,
     transfer: u64,
     offset: u64,
+    /// Up to where it is in the file.
+    written: u64,
     chunks: SyncSender<(Bytes, bool)>,
 }
 
@@ -108,6 +119,8 @@ enum UnderWay {
 pub(super) struct Transfers {
     outgoing: Vec<Outgoing>,
     arriving: Vec<Arriving>,
+    /// The last that are complete: sender and its number.
+    completed: VecDeque<(NodeId, u64)>,
     next: u64,
     /// A state is being hashed.
     hashing: bool,
@@ -119,7 +132,8 @@ impl Transfers {
     pub(super) fn new(seed: u64) -> (Self, UnboundedReceiver<TransferEvent>) {
         // NB: bounded by the windows of the transfers under way.
         let (events, received) = unbounded_channel();
-        (Transfers { outgoing: Vec::new(), arriving: Vec::new(), next: seed, hashing: false, events }, received)
+        let (outgoing, arriving, completed) = (Vec::new(), Vec::new(), VecDeque::new());
+        (Transfers { outgoing, arriving, completed, next: seed, hashing: false, events }, received)
     }
 
     /// What becomes of a peer's need for a snapshot of a group, as far as one was begun for it.
@@ -235,8 +249,8 @@ impl Shard {
         let Some(cluster) = &self.cluster else { return };
         let to_peer = || cluster.transfers.outgoing.iter().filter(|sent| sent.to == peer);
         for sent in to_peer().filter(|sent| sent.complete_ms.is_none()) {
-            // What it says of this one would not arrive any more.
-            sent.state.refused.set(true);
+            // Chunks may be lost, and what it says of them.
+            sent.state.broken.set(true);
             sent.state.changed.notify_one();
         }
         let over: Vec<_> = to_peer().filter(|sent| sent.complete_ms.is_some()).map(|s| (s.transfer, s.group)).collect();
@@ -299,17 +313,25 @@ impl Shard {
         if term.is_none_or(|term| chunk.term < term) {
             return self.refuse_chunk(from, &chunk);
         }
-        if chunk.offset == 0 {
+        let Some(cluster) = &self.cluster else { return };
+        if cluster.transfers.completed.contains(&(from, chunk.transfer)) {
+            return self.answer_chunk(from, &chunk, SnapshotStatus::Complete);
+        }
+        let of = |arriving: &Arriving| (arriving.from, arriving.theirs) == (from, chunk.transfer);
+        if chunk.offset == 0 && !cluster.transfers.arriving.iter().any(of) {
             self.begin_arriving(from, &chunk);
         }
         let Some(cluster) = &mut self.cluster else { return };
-        let of = |arriving: &Arriving| (arriving.from, arriving.theirs) == (from, chunk.transfer);
         let Some(at) = cluster.transfers.arriving.iter().position(of) else {
             return self.refuse_chunk(from, &chunk);
         };
         let arriving = &mut cluster.transfers.arriving[at];
-        let place = (arriving.from, arriving.theirs, arriving.offset);
-        let expected = is_next_chunk(place, from, &chunk) && arriving.group == chunk.group;
+        let place = ChunkPlace::of((arriving.from, arriving.theirs, arriving.offset), from, &chunk);
+        if place == ChunkPlace::Known {
+            let written = arriving.written;
+            return self.answer_chunk(from, &chunk, SnapshotStatus::Received(written));
+        }
+        let expected = place == ChunkPlace::Next && arriving.group == chunk.group;
         arriving.offset += chunk.bytes.len() as u64;
         let taken = match arriving.chunks.try_send((chunk.bytes.clone(), chunk.last)) {
             Ok(()) => true,
@@ -339,19 +361,28 @@ impl Shard {
             return;
         }
         let (group, theirs) = (chunk.group, chunk.transfer);
-        cluster.transfers.arriving.push(Arriving { group, from, theirs, transfer, offset: 0, chunks });
+        cluster.transfers.arriving.push(Arriving { group, from, theirs, transfer, offset: 0, written: 0, chunks });
     }
 
     fn refuse_chunk(&mut self, to: NodeId, chunk: &SnapshotChunk) {
+        self.answer_chunk(to, chunk, SnapshotStatus::Refused);
+    }
+
+    fn answer_chunk(&mut self, to: NodeId, chunk: &SnapshotChunk, status: SnapshotStatus) {
         let Some(cluster) = &self.cluster else { return };
         let (group, transfer) = (chunk.group, chunk.transfer);
-        cluster.peers.send(to, PeerMessage::SnapshotStatus { group, transfer, status: SnapshotStatus::Refused });
+        cluster.peers.send(to, PeerMessage::SnapshotStatus { group, transfer, status });
     }
 
     /// A thread got further.
     pub(super) fn transfer_event(&mut self, event: TransferEvent) {
         match event {
             TransferEvent::Written { transfer, offset } => {
+                if let Some(cluster) = &mut self.cluster
+                    && let Some(arriving) = cluster.transfers.arriving.iter_mut().find(|a| a.transfer == transfer)
+                {
+                    arriving.written = offset;
+                }
                 self.tell_sender(transfer, SnapshotStatus::Received(offset));
             }
             TransferEvent::Finished { transfer, outcome } => {
@@ -378,7 +409,14 @@ impl Shard {
                 };
                 self.tell_sender(transfer, status);
                 if let Some(cluster) = &mut self.cluster {
-                    cluster.transfers.arriving.retain(|arriving| arriving.transfer != transfer);
+                    let Transfers { arriving, completed, .. } = &mut cluster.transfers;
+                    if status == SnapshotStatus::Complete
+                        && let Some(whole) = arriving.iter().find(|arriving| arriving.transfer == transfer)
+                    {
+                        completed.truncate(COMPLETED_MAX - 1);
+                        completed.push_front((whole.from, whole.theirs));
+                    }
+                    arriving.retain(|arriving| arriving.transfer != transfer);
                 }
             }
             TransferEvent::Hashed { group, index, outcome } => {
@@ -483,44 +521,103 @@ async fn send(
             }
         })
         .map_err(|error| format!("cannot start a thread to read it: {error}"))?;
+    let mut sending = Sending { shard, group, to, transfer, state, unacknowledged: Unacknowledged::default() };
+    let (started, rate) = (Instant::now(), shard.borrow().node.settings.snapshot_bytes_per_second);
     let mut offset = 0;
     let mut whole = false;
     while let Some(chunk) = encoded.recv().await {
         let (bytes, last) = chunk?;
-        wait_until(state, STALL, || offset - state.acked.get() < WINDOW_BYTES).await?;
+        sending.wait_until(STALL, || offset - state.acked.get() < WINDOW_BYTES).await?;
         let length = bytes.len() as u64;
-        {
-            let this = shard.borrow();
-            let replica = this.host.replica(group).filter(|replica| replica.raft().is_leader());
-            let term = replica.ok_or("this node no longer leads")?.raft().term();
-            let Some(cluster) = &this.cluster else { return Err("the cluster is gone".to_owned()) };
-            let chunk = SnapshotChunk { group, transfer, term, offset, bytes: Bytes::from(bytes), last };
-            if !cluster.peers.send(to, PeerMessage::SnapshotChunk(chunk)) {
-                let queued = cluster.peers.queued_bytes(to, Lane::Bulk);
-                return Err(format!("the peer is out of reach, or {queued} bytes wait for it"));
-            }
-            cluster.peers.flush();
-        }
+        sending.send(offset, Bytes::from(bytes), last)?;
         offset += length;
         whole = last;
+        if let Some(nanos) = offset.saturating_mul(1_000_000_000).checked_div(rate) {
+            // What clients send comes first.
+            tokio::time::sleep_until((started + Duration::from_nanos(nanos)).into()).await;
+        }
     }
     if !whole {
         return Err("the view ended early".to_owned());
     }
-    wait_until(state, CHECK_MAX, || state.complete.get()).await
+    sending.wait_until(CHECK_MAX, || state.complete.get()).await
 }
 
-/// Waits for the receiver, as long as it gets on.
-async fn wait_until(state: &OutgoingState, limit: Duration, done: impl Fn() -> bool) -> Result<(), String> {
-    while !done() {
-        if state.refused.get() {
-            return Err("the peer refused it, or the link to it broke".to_owned());
+/// The sending side of a transfer.
+struct Sending<'a> {
+    shard: &'a Rc<RefCell<Shard>>,
+    group: GroupId,
+    to: NodeId,
+    transfer: u64,
+    state: &'a OutgoingState,
+    unacknowledged: Unacknowledged,
+}
+
+impl Sending<'_> {
+    /// Sends a chunk, or keeps it in mind for when there is a link again.
+    fn send(&mut self, offset: u64, bytes: Bytes, last: bool) -> Result<(), String> {
+        let this = self.shard.borrow();
+        let replica = this.host.replica(self.group).filter(|replica| replica.raft().is_leader());
+        let term = replica.ok_or("this node no longer leads")?.raft().term();
+        let Some(cluster) = &this.cluster else { return Err("the cluster is gone".to_owned()) };
+        let chunk = SnapshotChunk { group: self.group, transfer: self.transfer, term, offset, bytes, last };
+        if !self.state.broken.get() && !cluster.peers.send(self.to, PeerMessage::SnapshotChunk(chunk.clone())) {
+            self.state.broken.set(true);
         }
-        if tokio::time::timeout(limit, state.changed.notified()).await.is_err() {
-            return Err(format!("the peer got no further for {} seconds", limit.as_secs()));
+        cluster.peers.flush();
+        self.unacknowledged.push(chunk);
+        Ok(())
+    }
+
+    /// Sends again what the receiver may not have. `false`: there is no link yet, or no room.
+    fn send_again(&self) -> Result<bool, String> {
+        let this = self.shard.borrow();
+        let replica = this.host.replica(self.group).filter(|replica| replica.raft().is_leader());
+        let term = replica.ok_or("this node no longer leads")?.raft().term();
+        let Some(cluster) = &this.cluster else { return Err("the cluster is gone".to_owned()) };
+        let mut chunks = self.unacknowledged.iter();
+        let sent = chunks.all(|chunk| {
+            cluster.peers.send(self.to, PeerMessage::SnapshotChunk(SnapshotChunk { term, ..chunk.clone() }))
+        });
+        cluster.peers.flush();
+        Ok(sent)
+    }
+
+    /// Waits for the receiver, as long as it gets on, over as many links as it takes.
+    async fn wait_until(&mut self, limit: Duration, done: impl Fn() -> bool) -> Result<(), String> {
+        let mut progress = (self.state.acked.get(), Instant::now());
+        let mut repeated = Instant::now();
+        loop {
+            let acked = self.state.acked.get();
+            self.unacknowledged.acknowledge(acked);
+            if self.state.refused.get() {
+                return Err("the peer refused it".to_owned());
+            }
+            if self.state.broken.get() && self.send_again()? {
+                tracing::info!(to = self.to, from = acked, "a snapshot goes on over a new link");
+                self.state.broken.set(false);
+            }
+            let broken = self.state.broken.get();
+            if !broken && done() {
+                return Ok(());
+            }
+            if acked > progress.0 {
+                progress = (acked, Instant::now());
+                repeated = progress.1;
+            }
+            if !broken && repeated.elapsed() >= REPEAT {
+                repeated = Instant::now();
+                self.send_again()?;
+            }
+            let limit = if broken { STALL } else { limit };
+            let Some(left) = limit.checked_sub(progress.1.elapsed()) else {
+                return Err(format!("the peer got no further for {} seconds", limit.as_secs()));
+            };
+            let wait = left.min(if broken { RETRY } else { REPEAT });
+            // Whether it was told or time has passed, it is looked at again.
+            let _ = tokio::time::timeout(wait, self.state.changed.notified()).await;
         }
     }
-    Ok(())
 }
 
 /// The thread that writes an arriving snapshot. It ends when the snapshot is whole, or given up.

@@ -6,7 +6,7 @@ use holdfast_engine::snapshot::SnapshotFile;
 use holdfast_engine::table::{InstallJob, Installed};
 use holdfast_raft::{SnapshotMeta, SnapshotNeed};
 use holdfast_server::cluster::NodeId;
-use holdfast_server::host::{Incoming, SnapshotChunks, is_next_chunk};
+use holdfast_server::host::{ChunkPlace, Incoming, SnapshotChunks, Unacknowledged};
 use holdfast_server::peer::{PeerMessage, SnapshotChunk, SnapshotStatus};
 use holdfast_server::replica::DATA_GROUP;
 use std::path::PathBuf;
@@ -24,6 +24,9 @@ struct Outgoing {
     transfer: u64,
     meta: SnapshotMeta,
     progress_ms: u64,
+    unacknowledged: Unacknowledged,
+    /// Since its last progress it was sent again.
+    repeated: bool,
     /// When the follower had all of it.
     complete_ms: Option<u64>,
 }
@@ -50,12 +53,14 @@ pub(in crate::world) enum Install {
 pub(super) struct Transfers {
     outgoing: Vec<Outgoing>,
     arriving: Option<Arriving>,
+    /// The last that was complete: sender and its number.
+    completed: Option<(NodeId, u64)>,
     next: u64,
 }
 
 impl Transfers {
     pub(super) fn new(seed: u64) -> Transfers {
-        Transfers { outgoing: Vec::new(), arriving: None, next: seed }
+        Transfers { outgoing: Vec::new(), arriving: None, completed: None, next: seed }
     }
 
     fn number(&mut self) -> u64 {
@@ -96,6 +101,7 @@ impl Node {
         if let Err(error) = read {
             return self.fail(&error.to_string());
         }
+        let mut unacknowledged = Unacknowledged::default();
         let (mut offset, chunk_bytes) = (0, self.settings.chunk_bytes);
         for (mut rest, last) in chunks {
             // Smaller than the server's, so that there are several.
@@ -104,6 +110,7 @@ impl Node {
                 let length = bytes.len() as u64;
                 let last = last && rest.is_empty();
                 let chunk = SnapshotChunk { group: DATA_GROUP, transfer, term, offset, bytes, last };
+                unacknowledged.push(chunk.clone());
                 self.effects.push(Effect::Send { to: need.to, message: PeerMessage::SnapshotChunk(chunk) });
                 offset += length;
                 if rest.is_empty() {
@@ -112,7 +119,16 @@ impl Node {
             }
         }
         let progress_ms = self.mono_ms;
-        self.transfers.outgoing.push(Outgoing { to: need.to, transfer, meta, progress_ms, complete_ms: None });
+        let (to, repeated, complete_ms) = (need.to, false, None);
+        self.transfers.outgoing.push(Outgoing {
+            to,
+            transfer,
+            meta,
+            progress_ms,
+            unacknowledged,
+            repeated,
+            complete_ms,
+        });
     }
 
     fn forget_outgoing(&mut self, transfer: u64) {
@@ -146,11 +162,22 @@ impl Node {
     pub(super) fn watch_transfers(&mut self) {
         let mut stuck = Vec::new();
         let mut over = Vec::new();
-        for sent in &self.transfers.outgoing {
+        let mut resumed = 0;
+        let (term, leads) = (self.host.data().raft().term(), self.host.data().raft().is_leader());
+        for sent in &mut self.transfers.outgoing {
             match sent.complete_ms {
                 None => {
-                    if self.mono_ms.saturating_sub(sent.progress_ms) > self.settings.transfer_stall / MILLISECOND {
+                    let idle_ms = self.mono_ms.saturating_sub(sent.progress_ms);
+                    let stall_ms = self.settings.transfer_stall / MILLISECOND;
+                    if idle_ms > stall_ms {
                         stuck.push((sent.transfer, sent.to));
+                    } else if idle_ms > stall_ms / 2 && leads && !std::mem::replace(&mut sent.repeated, true) {
+                        // As the server does over a new link.
+                        resumed += 1;
+                        for chunk in sent.unacknowledged.iter() {
+                            let message = PeerMessage::SnapshotChunk(SnapshotChunk { term, ..chunk.clone() });
+                            self.effects.push(Effect::Send { to: sent.to, message });
+                        }
                     }
                 }
                 Some(complete_ms) => {
@@ -162,6 +189,7 @@ impl Node {
                 }
             }
         }
+        (0..resumed).for_each(|_| self.mark("snapshots resumed"));
         for (transfer, to) in stuck {
             self.give_up_outgoing(transfer, to);
         }
@@ -176,7 +204,11 @@ impl Node {
         let of = |sent: &&mut Outgoing| (sent.to, sent.transfer) == (from, transfer);
         let Some(sent) = self.transfers.outgoing.iter_mut().find(of) else { return };
         match status {
-            SnapshotStatus::Received(_) => sent.progress_ms = now_ms,
+            SnapshotStatus::Received(offset) => {
+                sent.progress_ms = now_ms;
+                sent.repeated = false;
+                sent.unacknowledged.acknowledge(offset);
+            }
             SnapshotStatus::Complete if sent.complete_ms.is_some() => {}
             SnapshotStatus::Complete => {
                 sent.complete_ms = Some(now_ms);
@@ -193,6 +225,16 @@ impl Node {
         if chunk.term < self.host.data().raft().term() {
             return self.tell_sender(from, chunk.transfer, SnapshotStatus::Refused);
         }
+        if self.transfers.completed == Some((from, chunk.transfer)) {
+            return self.tell_sender(from, chunk.transfer, SnapshotStatus::Complete);
+        }
+        let place = self.transfers.arriving.as_ref().map_or(ChunkPlace::Foreign, |arriving| {
+            ChunkPlace::of((arriving.from, arriving.theirs, arriving.incoming.offset()), from, chunk)
+        });
+        if place == ChunkPlace::Known {
+            let offset = self.transfers.arriving.as_ref().map_or(0, |arriving| arriving.incoming.offset());
+            return self.tell_sender(from, chunk.transfer, SnapshotStatus::Received(offset));
+        }
         if chunk.offset == 0 {
             // One at a time: the newest sender is the leader.
             let name = format!("g{DATA_GROUP}-{from}-{:016x}.snapshot", self.transfers.number());
@@ -202,7 +244,8 @@ impl Node {
             }
         }
         let expected = self.transfers.arriving.take().filter(|arriving| {
-            is_next_chunk((arriving.from, arriving.theirs, arriving.incoming.offset()), from, chunk)
+            ChunkPlace::of((arriving.from, arriving.theirs, arriving.incoming.offset()), from, chunk)
+                == ChunkPlace::Next
         });
         let Some(mut arriving) = expected else {
             return self.tell_sender(from, chunk.transfer, SnapshotStatus::Refused);
@@ -221,6 +264,7 @@ impl Node {
                     self.remove(&old);
                 }
                 self.mark("snapshots received");
+                self.transfers.completed = Some((from, chunk.transfer));
                 self.tell_sender(from, chunk.transfer, SnapshotStatus::Complete);
             }
             Err(error) => self.fail(&format!("a snapshot that was sent whole: {error}")),
