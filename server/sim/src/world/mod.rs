@@ -62,6 +62,8 @@ const OPERATIONS_PER_KEY_MAX: u32 = 100;
 const ANSWERS_MIN: u64 = 500;
 /// The largest frame between nodes.
 const FRAME_BYTES_MAX: usize = 16 << 20;
+/// How long a process may be busy with one kind of what came while it was paused, in microseconds.
+const PAUSE_WORK_US_MAX: Micros = 5 * MILLISECOND;
 /// How often a node's timers are looked at, by its own clock.
 const TICK: Micros = 20 * MILLISECOND;
 /// Every how many ticks a node keeps house.
@@ -577,8 +579,15 @@ impl World<'_> {
                 if let Some(then) = machine.suspended_at.take() {
                     machine.clock.stood_still_since(then, now);
                 }
-                for event in self.after_a_pause(node) {
+                let (first, rest) = self.after_a_pause(node);
+                for event in first {
                     self.happen(event);
+                }
+                if !rest.is_empty() && self.machine(node).is_up {
+                    // NB: what comes meanwhile queues up behind it, as in a socket.
+                    self.machine(node).stopped = Some(rest);
+                    let later = now + self.random.range(1..=PAUSE_WORK_US_MAX);
+                    self.events.push(later, Event::Fault(Fault::Resume { node }));
                 }
             }
             Fault::ClockDrift { node, drift_ppm } => self.machine(node).clock.set_drift(now, drift_ppm),
@@ -604,18 +613,22 @@ impl World<'_> {
     }
 
     /// What came to a machine while it was paused, in the order in which its process comes to it: sockets keep theirs, but whether it
-    /// looks at them first or at its timers is open.
-    fn after_a_pause(&mut self, number: u32) -> Vec<Event> {
+    /// looks at them first or at its timers is open. Sometimes it has come to one kind only, and comes to the others in a moment.
+    fn after_a_pause(&mut self, number: u32) -> (Vec<Event>, Vec<Event>) {
         let mut events = self.machine(number).stopped.take().unwrap_or_default();
         let mut order = [0, 1, 2, 3];
         self.random.shuffle(&mut order);
-        events.sort_by_key(|event| match event {
+        let rank = |event: &Event| match event {
             Event::Request { .. } | Event::Closed { .. } => order[0],
             Event::Frame { .. } | Event::LinkLost { .. } => order[1],
             Event::Disk { .. } => order[2],
             _ => order[3],
-        });
-        events
+        };
+        events.sort_by_key(rank);
+        let of_first_kind =
+            events.first().map_or(0, |first| events.partition_point(|event| rank(event) == rank(first)));
+        let rest = if self.random.chance(500) { events.split_off(of_first_kind) } else { Vec::new() };
+        (events, rest)
     }
 
     // ---- what nodes do ---------------------------------------------------------------------------------------------
