@@ -15,6 +15,8 @@
 //! - An answer to a candidate names what the answering replica knows to be committed. A leader that commits its own
 //!   removal resigns; if the others didn't hear of the commit, they still count it as a voter, and its longer log would
 //!   refuse them for ever. Told so, they apply the change and go on without it.
+//! - The question names it, too. A learner may have been promoted without knowing that this is committed; if its log is the longest of
+//!   those that are left, it can't be won against, and would never stand itself.
 //! - A vote is told once it is on disk; so is a request for votes, because it states where the candidate's log ends: a
 //!   candidate that crashed and lost that end must not win with answers to it.
 
@@ -70,6 +72,7 @@ impl Raft {
         if !self.conf.is_sole_voter(self.config.id) {
             let (id, now) = (self.config.id, self.now);
             let heard = self.conf.majority_value(|voter| if voter == id { now } else { self.heard_at(voter) });
+            let heard = heard.max(self.sleep.woken_at);
             if heard + self.config.election_timeout_ms <= now || self.is_write_stalled() {
                 self.become_follower(self.term, None);
                 return;
@@ -126,9 +129,9 @@ impl Raft {
         self.votes.clear();
         self.own_vote_sequence = None;
         let (last_index, last_term) = (self.log.last(), self.log.last_term());
-        let next_term = self.term + 1;
+        let (next_term, commit) = (self.term + 1, self.commit_position());
         for voter in self.other_voters() {
-            self.send(voter, MessageBody::PreVote { last_index, last_term });
+            self.send(voter, MessageBody::PreVote { last_index, last_term, commit });
             if let Some(message) = self.messages.last_mut() {
                 message.term = next_term;
             }

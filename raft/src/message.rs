@@ -37,6 +37,8 @@ pub enum MessageBody {
         last_index: u64,
         /// Its term.
         last_term: u64,
+        /// What the asker knows to be committed.
+        commit: Position,
     },
     /// The answer to [`MessageBody::PreVote`].
     PreVoteReply {

@@ -310,7 +310,10 @@ impl Raft {
             match body {
                 // Otherwise a leader of an older term could go on for ever with a replica that it can't win back.
                 body if body.is_from_leader() => self.send(from, MessageBody::StaleTerm),
-                MessageBody::PreVote { .. } => self.refuse_pre_vote(from),
+                MessageBody::PreVote { commit, .. } => {
+                    self.learn_commit(commit);
+                    self.refuse_pre_vote(from);
+                }
                 MessageBody::Vote { .. } => self.refuse_vote(from),
                 _ => {}
             }
@@ -328,7 +331,10 @@ impl Raft {
             peer.lost = false;
         }
         match body {
-            MessageBody::PreVote { last_index, last_term } => self.on_pre_vote(from, term, last_index, last_term),
+            MessageBody::PreVote { last_index, last_term, commit } => {
+                self.learn_commit(commit);
+                self.on_pre_vote(from, term, last_index, last_term);
+            }
             MessageBody::PreVoteReply { granted, commit } => {
                 self.learn_commit(commit);
                 self.on_pre_vote_reply(from, term, granted);

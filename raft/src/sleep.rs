@@ -15,7 +15,8 @@
 //!
 //! # Who wakes
 //! - A *leader* whose host proposes, reads, changes the membership or hands over; that gets any message other than an answer
-//!   to a heartbeat; or whose host says that a member is gone. It takes its followers for heard, and a round goes out at once.
+//!   to a heartbeat; or whose host says that a member is gone. It gives its followers an election timeout from then on to be heard, and a
+//!   round goes out at once.
 //! - A *follower* that gets any message but another request to sleep, or whose host says that the leader is gone. In that case
 //!   it has waited long enough and campaigns soon; if it is a candidate that wakes it, it stays loyal for an election
 //!   timeout, in which the leader, woken by the same candidate, can show itself.
@@ -38,6 +39,8 @@ pub(crate) struct Sleep {
     /// A leader was woken since its last tick. Proposals bring no clock, and while a group sleeps it may not be ticked: what
     /// counts from the moment of waking is set with the next tick.
     woken: bool,
+    /// When that was. Followers that slept can't have been heard lately.
+    pub(crate) woken_at: Millis,
     /// The first round since then that asked to sleep.
     asked_from: Option<u64>,
 }
@@ -89,11 +92,11 @@ impl Raft {
         }
     }
 
-    /// A leader's tick: whoever was asleep with it counts as heard when it woke.
+    /// A leader's tick: silence counts from when it woke.
     pub(crate) fn tick_woken(&mut self) {
         if std::mem::take(&mut self.sleep.woken) {
             self.sleep.active_at = self.now;
-            self.peers.iter_mut().for_each(|peer| peer.heard_at = peer.heard_at.max(self.now));
+            self.sleep.woken_at = self.now;
         }
     }
 

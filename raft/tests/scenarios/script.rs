@@ -67,7 +67,9 @@ fn conf_text(conf: &ConfState) -> String {
 
 fn message_text(message: &Message) -> String {
     let body = match &message.body {
-        MessageBody::PreVote { last_index, last_term } => format!("PreVote last={last_index}@{last_term}"),
+        MessageBody::PreVote { last_index, last_term, commit } => {
+            format!("PreVote last={last_index}@{last_term} commit={}@{}", commit.index, commit.term)
+        }
         MessageBody::PreVoteReply { granted, commit } => {
             format!("PreVoteReply {} commit={}@{}", if *granted { "yes" } else { "no" }, commit.index, commit.term)
         }

@@ -82,11 +82,12 @@ impl Leader<'_> {
             return Some(MembershipStep::Change(ConfChange::one(ConfStep::AddLearner(*id))));
         }
         // NB: a short log is no reason to trust a learner that was never heard: it may not even know that it was taken in, and
-        // with its vote counted nobody could be elected who would tell it.
+        // with its vote counted nobody could be elected who would tell it. And one that answers no more would only add to the majority
+        // that is needed.
         let ready = self.peers.iter().find(|peer| {
             conf.learners.contains(&peer.id)
                 && leaving != Some(peer.id)
-                && !peer.awaits_snapshot
+                && peer.follows
                 && peer.matched > 0
                 && peer.matched + CAUGHT_UP_ENTRIES >= self.last_index
         });
@@ -218,6 +219,18 @@ mod tests {
         assert_eq!(step(&members, &conf, &[(2, 5000), (3, 5000), (4, 3999)]), None, "it lags");
         assert_eq!(step(&members, &conf, ALL), change(ConfStep::AddVoter(4)));
         assert_eq!(step(&members, &ConfState::of_voters([1, 2, 3, 4]), ALL), None);
+    }
+
+    /// The simulator's find: a learner died after it had caught up, was promoted all the same, and with the next loss the group was
+    /// without a majority.
+    #[test]
+    fn learner_that_answers_no_more_is_not_promoted() {
+        let members = members(4);
+        let conf = ConfState { learners: vec![4], ..ConfState::of_voters([1, 2, 3]) };
+        let mut leader = leader(&members, &conf, ALL);
+        assert_eq!(leader.next_step(), change(ConfStep::AddVoter(4)));
+        leader.peers.iter_mut().filter(|peer| peer.id == 4).for_each(|peer| peer.follows = false);
+        assert_eq!(leader.next_step(), None);
     }
 
     #[test]

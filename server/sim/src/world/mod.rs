@@ -138,9 +138,10 @@ enum Event {
     },
     /// The operator looks whether who shall be gone is gone.
     Operate,
-    /// A machine's disk is replaced by an empty one.
+    /// A machine gets an empty disk, if it still is this member.
     Replace {
         machine: u32,
+        id: Option<u64>,
     },
 }
 
@@ -402,7 +403,9 @@ impl World<'_> {
             }
             Event::Ask { machine, whom, .. } => self.ask_for_a_place(machine, whom),
             Event::Operate => self.operate(),
-            Event::Replace { machine } => self.replace(machine),
+            // NB: it may have been replaced meanwhile for another reason.
+            Event::Replace { machine, id } if self.id_of(machine) == id => self.replace(machine),
+            Event::Replace { .. } => {}
         }
     }
 

@@ -8,7 +8,8 @@
 //!
 //! # What the fault model grants
 //! Of a membership's voters, only so many may be lost for good at a time that the others are a majority: what would go beyond that
-//! is put off. And only a node whose disk was made to fail, or rotted, may give up or refuse to start.
+//! is put off. That goes for the newest membership and for each that a running node still takes for valid: a change may be committed, and
+//! known to nobody but the node that is about to be lost. And only a node whose disk was made to fail, or rotted, may give up or refuse to start.
 
 use holdfast_server::cluster::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,15 +48,35 @@ impl World<'_> {
     /// Whether the cluster bears that this machine's disk is lost. If so, it counts as lost.
     fn may_lose(&mut self, number: u32) -> bool {
         let Some(id) = self.id_of(number) else { return false };
-        let Some(conf) = self.memberships.newest() else { return false };
-        let is_lost = |voter: &NodeId| self.operator.lost.contains(voter) || *voter == id;
-        let bears = [&conf.voters, &conf.voters_outgoing]
-            .into_iter()
-            .filter(|voters| !voters.is_empty())
-            .all(|voters| voters.iter().filter(|voter| is_lost(voter)).count() <= (voters.len() - 1) / 2);
+        let bears = self.bears(Some(id), None, number);
         if bears {
             self.operator.lost.insert(id);
-        } else {
+        }
+        bears
+    }
+
+    /// Whether those that are not lost are a majority in every membership that may count: the newest, those that running nodes other
+    /// than `but` take for valid, and what becomes of these once all have left that are to. One more may be lost, and one more leave.
+    fn bears(&mut self, lost: Option<NodeId>, leaves: Option<NodeId>, but: u32) -> bool {
+        let Some(newest) = self.memberships.newest() else { return false };
+        let others = self.machines.iter().filter(|machine| machine.number != but);
+        let believed =
+            others.filter_map(|machine| machine.node.as_ref()).map(|node| node.host.data().raft().conf_state());
+        let operator = &self.operator;
+        let has_majority = |voters: &[NodeId]| {
+            let is_lost = |voter: &&NodeId| operator.lost.contains(voter) || lost == Some(**voter);
+            voters.iter().filter(is_lost).count() <= voters.len().saturating_sub(1) / 2
+        };
+        let bears = std::iter::once(newest)
+            .chain(believed)
+            .flat_map(|conf| [&conf.voters, &conf.voters_outgoing])
+            .filter(|voters| !voters.is_empty())
+            .all(|voters| {
+                let is_to_go = |voter: &NodeId| operator.leaving.contains_key(voter) || leaves == Some(*voter);
+                let stay: Vec<NodeId> = voters.iter().copied().filter(|voter| !is_to_go(voter)).collect();
+                has_majority(voters) && !stay.is_empty() && has_majority(&stay)
+            });
+        if !bears {
             self.marks.hit("losses put off");
         }
         bears
@@ -146,7 +167,8 @@ impl World<'_> {
         } else if machine.is_rotten {
             self.trace.say(now, || format!("node {number} gave up for its rotten disk: {reason}"));
             self.marks.hit("nodes halted by damage");
-            self.events.push(now, Event::Replace { machine: number });
+            let id = self.id_of(number);
+            self.events.push(now, Event::Replace { machine: number, id });
         } else {
             self.expect(Err(format!("node {number} gave up: {reason}")));
         }
@@ -158,6 +180,10 @@ impl World<'_> {
     pub(super) fn remove(&mut self, number: u32) {
         let voters = self.memberships.newest().map_or(0, |conf| conf.voters.len());
         let Some(id) = self.id_of(number).filter(|_| voters > 2) else { return };
+        // NB: who goes for good is lost to the others, too, but not before they have agreed to it.
+        if !self.bears(None, Some(id), number) {
+            return;
+        }
         self.summary.faults += 1;
         self.operator.leaving.insert(id, true);
         self.look_soon();
@@ -198,7 +224,7 @@ impl World<'_> {
                 if let Some(machine) = self.machine_of.get(&id).copied().filter(|_| runs) {
                     // It goes on for a while as one who was taken out.
                     let span = self.random.range(100 * MILLISECOND..=10 * SECOND);
-                    self.events.push(now + span, Event::Replace { machine });
+                    self.events.push(now + span, Event::Replace { machine, id: Some(id) });
                 }
             } else if members.leaving.is_none() {
                 self.with_node(leader, |node| node.forget(id));

@@ -18,9 +18,9 @@ pub(super) fn put(out: &mut Output, group: GroupId, message: &Message) {
         put_u64s(out, head);
     };
     match &message.body {
-        MessageBody::PreVote { last_index, last_term } => {
+        MessageBody::PreVote { last_index, last_term, commit } => {
             begin(kind::PRE_VOTE);
-            put_u64s(out, [*last_index, *last_term]);
+            put_u64s(out, [*last_index, *last_term, commit.index, commit.term]);
         }
         MessageBody::PreVoteReply { granted, commit } => {
             begin(kind::PRE_VOTE_REPLY);
@@ -128,7 +128,9 @@ pub(super) fn read(kind: u8, reader: &mut Reader<'_>) -> Result<PeerMessage, For
         return Err(FormatError::Body("a message's sender and receiver can't be"));
     }
     let body = match kind {
-        kind::PRE_VOTE => MessageBody::PreVote { last_index: reader.u64()?, last_term: reader.u64()? },
+        kind::PRE_VOTE => {
+            MessageBody::PreVote { last_index: reader.u64()?, last_term: reader.u64()?, commit: position(reader)? }
+        }
         kind::PRE_VOTE_REPLY => MessageBody::PreVoteReply { granted: reader.flag()?, commit: position(reader)? },
         kind::VOTE => {
             MessageBody::Vote { last_index: reader.u64()?, last_term: reader.u64()?, transfer: reader.flag()? }

@@ -276,7 +276,8 @@ fn any_append() -> impl Strategy<Value = MessageBody> {
 fn any_body() -> impl Strategy<Value = MessageBody> {
     prop_oneof![
         3 => any_append(),
-        1 => any::<(u64, u64)>().prop_map(|(last_index, last_term)| MessageBody::PreVote { last_index, last_term }),
+        1 => (any::<(u64, u64)>(), any_position())
+            .prop_map(|((last_index, last_term), commit)| MessageBody::PreVote { last_index, last_term, commit }),
         1 => (any::<bool>(), any_position()).prop_map(|(granted, commit)| MessageBody::PreVoteReply { granted, commit }),
         1 => any::<(u64, u64, bool)>()
             .prop_map(|(last_index, last_term, transfer)| MessageBody::Vote { last_index, last_term, transfer }),
