@@ -14,6 +14,8 @@ pub(in crate::world) struct Memberships {
     memberships: BTreeMap<u64, ConfState>,
     /// Entries that change the membership: the terms of those sent, by index.
     changes: BTreeMap<u64, Vec<u64>>,
+    /// What was committed already by whoever applied the change at this entry: a leader counted for that by the membership before.
+    counted_before: BTreeMap<u64, u64>,
     /// Members that were taken out, and the entry that did it.
     gone: BTreeMap<u64, u64>,
 }
@@ -24,14 +26,23 @@ impl Memberships {
         self.memberships.last_key_value().map(|(_, conf)| conf)
     }
 
-    /// A machine applied an entry that changed the membership.
+    /// The membership before the newest, if an entry may have been committed by its majority although it follows the change.
+    pub(in crate::world) fn before(&self, index: u64) -> Option<&ConfState> {
+        let (change, commit) = self.counted_before.last_key_value()?;
+        let counts = *change < index && index <= *commit;
+        self.memberships.range(..change).next_back().filter(|_| counts).map(|(_, conf)| conf)
+    }
+
+    /// A machine that knows this commit index applied an entry that changed the membership.
     pub(in crate::world) fn changed(
         &mut self,
         machine: u32,
-        index: u64,
+        (index, commit): (u64, u64),
         conf: &ConfState,
         marks: &mut Marks,
     ) -> Result<(), Broken> {
+        let counted = self.counted_before.entry(index).or_default();
+        *counted = commit.max(*counted);
         if let Some(known) = self.memberships.get(&index) {
             if known == conf {
                 return Ok(());

@@ -20,7 +20,7 @@ pub(super) use transfer::Install;
 use bytes::Bytes;
 use clients::{Asked, Conn, Turn};
 use holdfast_engine::wal::{SealedBatch, WalWriter};
-use holdfast_raft::{ConfState, RoleState};
+use holdfast_raft::{ConfState, Role, RoleState};
 use holdfast_server::cluster::{Member, NodeId, Topology};
 use holdfast_server::host::{Committed, Host, Opened, Outputs};
 use holdfast_server::peer::{JoinReply, JoinRequest, PeerMessage};
@@ -176,6 +176,9 @@ impl Node {
             is_halted: false,
         };
         node.catch_up()?;
+        // NB: one that is alone leads by now.
+        let role = node.host.data().raft().role_state();
+        (node.led, node.leader_last) = (role.role == Role::Leader, role.leader);
         node.publish_topology();
         Ok(node)
     }
@@ -420,9 +423,15 @@ impl Node {
     pub(super) fn standing(&self) -> String {
         let replica = self.host.data();
         format!(
-            "applied {:?}, {} entries wait to be applied, writes stall: {}, a snapshot waits: {}, writing: {}, {:?}, {:?}",
+            "applied {:?}, {} entries wait to be applied, {} under way, gathered: {}, transferring: {}, asleep: {}, \
+             {} connections held back, writes stall: {}, a snapshot waits: {}, writing: {}, {:?}, {:?}",
             replica.applied(),
             self.backlog.len(),
+            self.turn.waiting.len(),
+            self.turn.has_gathered(),
+            replica.raft().is_transferring(),
+            replica.raft().is_asleep(),
+            self.held_back.len(),
             self.host.write_stall(),
             self.host.wants_install(DATA_GROUP),
             self.writing.is_some(),
