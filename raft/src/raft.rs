@@ -88,7 +88,7 @@ pub struct Raft {
     pub(crate) peers: Vec<Progress>,
     pub(crate) heartbeat_due: Millis,
     pub(crate) uncommitted_bytes: usize,
-    /// No further membership change before this entry was handed out.
+    /// No further membership change before this entry, the last change's seal, was handed out.
     pub(crate) conf_barrier: u64,
     pub(crate) transfer: Option<Transfer>,
     pub(crate) reads: Reads,
@@ -615,6 +615,7 @@ impl Raft {
         let bytes = entries.iter().map(Entry::size_bytes).sum();
         self.unapplied.push_back((self.log.delivered(), bytes));
         self.unapplied_bytes += bytes;
+        let mut took_effect = false;
         for entry in &entries {
             if entry.kind != EntryKind::ConfChange {
                 continue;
@@ -629,9 +630,10 @@ impl Raft {
                     self.send_appends(reader)?;
                 }
                 self.set_conf(next);
+                took_effect = true;
             }
         }
-        self.maybe_leave_joint();
+        self.follow_up_changes(took_effect);
         ready.committed = entries;
         Ok(())
     }
@@ -639,12 +641,12 @@ impl Raft {
     /// A new membership takes effect.
     pub(crate) fn set_conf(&mut self, next: ConfState) {
         self.conf = next;
-        if self.role != Role::Leader {
-            return;
-        }
         let id = self.config.id;
-        if !self.conf.is_voter(id) {
+        if self.role != Role::Follower && !self.conf.is_voter(id) {
+            // Also a candidate, which may have learnt of it from the answers to its questions.
             self.become_follower(self.term, None);
+        }
+        if self.role != Role::Leader {
             return;
         }
         self.peers.retain(|peer| self.conf.contains(peer.id));
@@ -665,16 +667,27 @@ impl Raft {
         self.replicate = true;
     }
 
-    /// Ends a joint membership that asked for it, once nothing else is under way.
-    fn maybe_leave_joint(&mut self) {
-        if self.role == Role::Leader
-            && self.conf.auto_leave
-            && self.conf.is_joint()
-            && self.conf_barrier <= self.log.delivered()
-        {
-            let index = self.append_own(EntryKind::ConfChange, ConfChange::leave().encode());
-            self.conf_barrier = index;
+    /// A leader goes on once something was handed out: out of a joint membership that asked for it, or, after a change that took effect,
+    /// with an empty entry, the change's *seal*. Entries are stored beside the commit index of their moment; so once the seal is
+    /// committed, a majority of the new membership has on its disks that the change counts.
+    fn follow_up_changes(&mut self, took_effect: bool) {
+        if self.role != Role::Leader {
+            return;
         }
+        if self.conf.auto_leave {
+            // NB: a predecessor's end of it may be in the log already.
+            if self.conf_barrier <= self.log.delivered() {
+                self.conf_barrier = self.append_own(EntryKind::ConfChange, ConfChange::leave().encode());
+            }
+        } else if took_effect {
+            self.conf_barrier = self.append_own(EntryKind::Noop, Bytes::new());
+        }
+    }
+
+    /// Whether every change of membership that this leader knows of is sealed: durably known to a majority of those that it left. Until
+    /// then, who was taken out may be needed once more, if the leader is lost.
+    pub fn is_membership_settled(&self) -> bool {
+        self.conf_barrier <= self.log.delivered() && !self.conf.auto_leave
     }
 
     // ---- what waits for the disk -------------------------------------------------------------------------------

@@ -162,6 +162,29 @@ fn removed_voter_is_harmless() {
     assert_eq!((simulation.leader(), simulation.node(leader).raft().term()), (Some(leader), term));
 }
 
+/// Once the leader says that a removal is settled, the removed replica and the leader itself may both be lost: those that stay know.
+#[test]
+fn settled_removal_outlives_its_leader() {
+    for seed in 0..40 {
+        let mut simulation = Simulation::new(4, 8600 + seed);
+        simulation.agree("before", 4);
+        let leader = simulation.elect();
+        let gone = leader % 4 + 1;
+        simulation.isolate(gone);
+        change(&mut simulation, &ConfChange::one(ConfStep::Remove(gone)));
+        simulation.run_until("settled", 20_000, |simulation| {
+            assert_eq!(simulation.leader(), Some(leader), "seed {seed}: nothing disturbs it");
+            let raft = simulation.node(leader).raft();
+            raft.is_membership_settled() && !raft.conf_state().contains(gone)
+        });
+        // What it said last is lost with it.
+        simulation.isolate(leader);
+        simulation.crash(leader);
+        simulation.crash(gone);
+        simulation.agree("two of three", 2);
+    }
+}
+
 #[test]
 fn one_change_at_a_time() {
     let mut simulation = Simulation::new(3, 87);
@@ -189,6 +212,7 @@ fn restarted_sole_voter_remembers_its_last_change_but_one() {
     change(&mut simulation, &grow);
     settled(&mut simulation, &ConfState::of_voters([1, 2, 3]));
     simulation.crash(1);
+
     simulation.agree("two of three", 2);
     simulation.partition(&[1]);
     simulation.restart(1);

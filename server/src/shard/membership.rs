@@ -188,7 +188,11 @@ impl Shard {
         let replica = self.host.data();
         let (me, members) = (replica.raft().id(), replica.members());
         if members.has_lost(node) {
-            return Seen::Done(i64::from(removal.proposed.is_some()));
+            // Whoever hears of it may destroy the node. So those that stay must be able to go on without this leader, too.
+            return match replica.raft().is_membership_settled() {
+                true => Seen::Done(i64::from(removal.proposed.is_some())),
+                false => Seen::Wait,
+            };
         }
         if !members.nodes.contains_key(&node) {
             return refused(format!("ERR there is no node {node} in the cluster"));
