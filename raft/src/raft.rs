@@ -90,6 +90,8 @@ pub struct Raft {
     pub(crate) uncommitted_bytes: usize,
     /// No further membership change before this entry, the last change's seal, was handed out.
     pub(crate) conf_barrier: u64,
+    /// The membership before the change whose seal is under way.
+    pub(crate) conf_sealed: ConfState,
     pub(crate) transfer: Option<Transfer>,
     pub(crate) reads: Reads,
     pub(crate) sleep: Sleep,
@@ -216,8 +218,8 @@ impl Raft {
         let commit = hard_state.commit.max(applied);
         let random = Random::new(config.seed);
         // A replica that ran before may have confirmed a leader just before it stopped: it holds back its vote for one
-        // election timeout, or that leader's lease would not be safe.
-        let ran_before = hard_state.term > 0;
+        // election timeout, or that leader's lease would not be safe. NB: it confirms leaders before its first term is on disk.
+        let ran_before = hard_state.term > 0 || !conf_state.is_sole_voter(config.id);
         let told = RoleState { term: hard_state.term, role: Role::Follower, leader: None };
         let mut raft = Raft {
             config,
@@ -238,6 +240,7 @@ impl Raft {
             heartbeat_due: Millis::MAX,
             uncommitted_bytes: 0,
             conf_barrier: 0,
+            conf_sealed: ConfState::default(),
             transfer: None,
             reads: Reads::default(),
             sleep: Sleep::default(),
@@ -624,6 +627,9 @@ impl Raft {
             let next = ConfChange::decode(&entry.payload).and_then(|change| self.conf.changed(&change));
             if let Ok(next) = next {
                 ready.conf_states.push((entry.index, next.clone()));
+                if self.is_membership_settled() {
+                    self.conf_sealed = self.conf.clone();
+                }
                 if self.role == Role::Leader && !next.is_voter(self.config.id) {
                     // Going, the leader tells the others what is committed, so that they needn't find out alone.
                     self.replicate = true;
@@ -634,6 +640,7 @@ impl Raft {
             }
         }
         self.follow_up_changes(took_effect);
+        self.continue_transfer();
         ready.committed = entries;
         Ok(())
     }
@@ -688,6 +695,12 @@ impl Raft {
     /// then, who was taken out may be needed once more, if the leader is lost.
     pub fn is_membership_settled(&self) -> bool {
         self.conf_barrier <= self.log.delivered() && !self.conf.auto_leave
+    }
+
+    /// Whether `id` has a vote, and will have it even if this leader is lost for good right now.
+    pub fn surely_votes(&self, id: ReplicaId) -> bool {
+        self.conf.is_voter(id)
+            && (self.role != Role::Leader || self.is_membership_settled() || self.conf_sealed.is_voter(id))
     }
 
     // ---- what waits for the disk -------------------------------------------------------------------------------
@@ -794,6 +807,11 @@ impl Raft {
     /// Whether leadership is being handed over: proposals are refused until it is, or the attempt is given up.
     pub fn is_transferring(&self) -> bool {
         self.transfer.is_some()
+    }
+
+    /// How long a follower waits for its leader, at least, in milliseconds.
+    pub fn election_timeout_ms(&self) -> Millis {
+        self.config.election_timeout_ms
     }
 
     /// Who this replica is.

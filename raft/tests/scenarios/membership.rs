@@ -185,6 +185,28 @@ fn settled_removal_outlives_its_leader() {
     }
 }
 
+/// What follows a change goes to the others, not to the target that was told to campaign: it would lose against their longer logs.
+#[test]
+fn transfer_waits_for_a_change_of_membership() {
+    for seed in 0..20 {
+        let mut simulation = Simulation::new(3, 8700 + seed);
+        simulation.agree("before", 3);
+        join(&mut simulation, 4);
+        change(&mut simulation, &ConfChange::one(ConfStep::AddLearner(4)));
+        simulation.agree("learning", 4);
+        let leader = simulation.elect();
+        let term = simulation.node(leader).raft().term();
+        let target = leader % 3 + 1;
+        simulation.with_node(leader, |node, _| {
+            node.raft().propose_conf_change(&ConfChange::one(ConfStep::AddVoter(4))).expect("it leads");
+            node.raft().transfer_leader(target).expect("the target has a vote");
+        });
+        simulation.run_until("handed over", 1000, |simulation| simulation.node(target).is_leader());
+        assert_eq!(simulation.node(target).raft().term(), term + 1, "seed {seed}: at the first attempt");
+        simulation.agree("after", 4);
+    }
+}
+
 #[test]
 fn one_change_at_a_time() {
     let mut simulation = Simulation::new(3, 87);
