@@ -137,6 +137,23 @@ impl Client {
         }
     }
 
+    /// Executes a command that does no more when it is executed again, until there is an answer: after a lost connection, too.
+    ///
+    /// # Errors
+    /// As [`Client::call`], and [`Error::Unsettled`] if the last try failed, whatever it says of itself, and an earlier one may have been
+    /// executed.
+    pub async fn repeat(&self, command: Command) -> Result<Value, Error> {
+        let patience = Patience::of(self.config());
+        let (values, unknown) = self.attempts(std::slice::from_ref(&command), Effect::Read, patience).await;
+        let failure = match values.map(|mut values| values.pop()) {
+            Ok(Some(Value::Error(error))) => Error::Server(error),
+            Ok(Some(value)) => return Ok(value),
+            Ok(None) => Error::Invalid("a request without a command".into()),
+            Err(error) => error,
+        };
+        Err(if unknown { Error::Unsettled { last: Box::new(failure) } } else { failure })
+    }
+
     /// Executes several commands, sent back to back on one connection; one reply each, errors among them. Redirections are
     /// among the errors too: they are not followed, since commands after one may have been executed already.
     ///

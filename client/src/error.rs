@@ -133,9 +133,9 @@ pub enum Error {
         outcome: Outcome,
     },
 
-    /// A numbered write of a session was sent, perhaps more than once, and its last try failed: an earlier one may have been
-    /// executed. Sent again under its number it still takes effect once.
-    #[error("whether the write was executed is unknown; the last try: {last}")]
+    /// A numbered write of a session, or a command of [`Client::repeat`](crate::Client::repeat), was sent, perhaps more than once, and its
+    /// last try failed: an earlier one may have been executed. Sent again it still takes effect once.
+    #[error("whether the command was executed is unknown; the last try: {last}")]
     Unsettled {
         /// Why the last try failed.
         last: Box<Error>,

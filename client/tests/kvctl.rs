@@ -403,7 +403,7 @@ fn states_are_compared() {
         ("_", "differs", 3, "at index 77 no majority holds the same"),
     ] {
         let report = report(hash, second);
-        let server = FakeServer::answering(&[("HOLDFAST VERIFY", &report)]);
+        let server = FakeServer::answering(&[("HOLDFAST NODES", "*0\r\n"), ("HOLDFAST VERIFY", &report)]);
         let (exit, out, error) = run(&server, &["verify"]);
         assert_eq!(exit, code, "{error}");
         assert_eq!(out, format!("{line}\nnode\tstate\n1\tequal\n2\t{second}\n"));
@@ -419,6 +419,13 @@ fn lost_removal_is_asked_for_again_and_lost_transfer_is_not() {
             .then(|| if connection == 0 { Action::Close } else { Action::Reply(b":0\r\n".to_vec()) })
     });
     assert_eq!(run(&server, &["node", "remove", "3"]).1, "node 3 is removed\n");
+    // What is lost first and refused then may have been begun: whoever leads completes it.
+    let server = FakeServer::start(|connection, words| {
+        let down = || Action::Reply(b"-CLUSTERDOWN The cluster is down\r\n".to_vec());
+        (words[0] == b"HOLDFAST").then(|| if connection == 0 { Action::Close } else { down() })
+    });
+    let (code, _, error) = run(&server, &["--timeout", "500ms", "node", "remove", "3"]);
+    assert!(code == 5 && error.contains("is unknown"), "{code}: {error}");
     let server = FakeServer::start(|_, words| (words[0] == b"HOLDFAST").then_some(Action::Close));
     assert_eq!(run(&server, &["leader", "transfer"]).0, 5);
     assert_eq!(server.lines(), ["HOLDFAST TRANSFER-LEADER"]);
@@ -435,6 +442,12 @@ fn node_is_replaced_once_the_other_has_a_vote() {
     assert!(error.contains("waiting: node 3 is a learner") && error.contains("nothing was changed"), "{error}");
     assert_eq!(run(&server, &["node", "replace", "1", "h:1"]).0, 2, "its own address");
     assert_eq!(server.lines().iter().filter(|line| line.contains("REMOVE-NODE")).count(), 1);
+    // A typo that would only take a voter away.
+    let three = list.replace("learner\r\n+votes\r\n:0", "follower\r\n+votes\r\n:1");
+    let odd = FakeServer::answering(&[("HOLDFAST NODES", &three), ("HOLDFAST REMOVE-NODE 1", ":1\r\n")]);
+    let (code, _, error) = run(&odd, &["node", "replace", "1", "h:2"]);
+    assert!(code == 2 && error.contains("2 voters instead of 3"), "{code}: {error}");
+    assert!(!odd.lines().iter().any(|line| line.contains("REMOVE-NODE")));
     // And without a removal.
     let (code, out, _) = run(&server, &["node", "add", "h:2", "--wait", "1s"]);
     assert_eq!((code, out.as_str()), (0, "node 2 at h:2 has a vote\n"));

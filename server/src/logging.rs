@@ -2,7 +2,7 @@
 
 use crate::settings::Settings;
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -37,7 +37,8 @@ pub fn start(settings: &Settings) -> io::Result<LevelHandle> {
     let (level, handle) = reload::Layer::new(targets(settings.log_level.name()));
     let registry = tracing_subscriber::registry().with(level);
     let started = if settings.log_file.as_os_str().is_empty() {
-        registry.with(fmt::layer().with_writer(io::stderr).with_target(false)).try_init()
+        let ansi = io::stderr().is_terminal();
+        registry.with(fmt::layer().with_writer(io::stderr).with_ansi(ansi).with_target(false)).try_init()
     } else {
         let file = OpenOptions::new().create(true).append(true).open(&settings.log_file)?;
         registry.with(fmt::layer().with_writer(Mutex::new(file)).with_ansi(false).with_target(false)).try_init()

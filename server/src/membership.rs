@@ -93,7 +93,10 @@ pub(crate) fn found(folder: &mut DataFolder) -> Result<(), StartError> {
 /// When nobody takes it in within a minute, the cluster refuses, or the folder holds data of its own.
 pub(crate) async fn join(folder: &mut DataFolder, address: &Address, request: JoinRequest) -> Result<(), StartError> {
     if folder.identity().cluster != 0 {
-        tracing::info!("the folder belongs to a cluster already; starting its node");
+        tracing::info!(
+            "the folder belongs to cluster {:032x} already: its node is started, and {address} is not asked",
+            folder.identity().cluster
+        );
         return Ok(());
     }
     if folder.identity().initialised {
@@ -107,6 +110,7 @@ pub(crate) async fn join(folder: &mut DataFolder, address: &Address, request: Jo
     let mut ask = address.clone();
     let mut redirects = 0;
     let mut reason;
+    let mut told = String::new();
     loop {
         match request_join(&ask, request.clone(), REQUEST_MAX).await {
             Ok(JoinReply::Welcome { cluster, node, peers }) => {
@@ -139,7 +143,10 @@ pub(crate) async fn join(folder: &mut DataFolder, address: &Address, request: Jo
                 JOIN_MAX.as_secs()
             )));
         }
-        tracing::debug!(reason, "asking again to join");
+        if reason != told {
+            tracing::info!(reason, "not in the cluster yet; asking again");
+            told.clone_from(&reason);
+        }
         ask = address.clone();
         redirects = 0;
         tokio::time::sleep(PAUSE).await;

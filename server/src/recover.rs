@@ -93,7 +93,9 @@ fn inspect(settings: &Settings) -> Result<Found, StartError> {
         identity,
         parting,
         differs: replica.differs(),
-        members: replica.members().clone(),
+        members: opened.host.members_at(DATA_GROUP, status.commit).map_err(|error| {
+            StartError::Recovery(format!("the log in {} can't be read: {error}", settings.dir.display()))
+        })?,
         term: status.role.term,
         first: status.first,
         last: status.last,
@@ -127,6 +129,12 @@ impl Found {
 
     /// Whether there is anything to go on with.
     fn check(&self) -> Result<(), StartError> {
+        if self.members.conf.is_sole_voter(self.node()) && !self.identity.recovering {
+            return Err(StartError::Recovery(format!(
+                "node {} is the only voter of its cluster: nothing is missing, start it as usual",
+                self.node()
+            )));
+        }
         if self.stored == 0 && self.last == 0 {
             return Err(StartError::Recovery(
                 "the folder holds no data: its node never got any from its cluster. Recover another one".to_owned(),
@@ -149,7 +157,7 @@ impl Found {
         let mut text = format!(
             "folder      {}\ncluster     {:032x}\nnode        {}, started {} times\nterm        {term}\n\
              log         entries {first} to {last}, the last of term {last_term}\n\
-             committed   up to {commit} at least\nstored      up to {stored}; as of there:\n",
+             stored      up to {stored}\ncommitted   up to {commit} at least; as of there:\n",
             settings.dir.display(),
             identity.cluster,
             identity.node,
@@ -174,7 +182,9 @@ impl Found {
             text.push_str("NB          its state was found to be another than the majority's: recover another node, if there is one\n");
         }
         if identity.recovering {
-            text.push_str("NB          a recovery of it was begun and not finished\n");
+            text.push_str(
+                "NB          a recovery of it was begun and not finished: the cluster's identity is the new one already\n",
+            );
         }
         text.push_str(
             "\nOf several nodes that are left, recover the one whose last entry has the highest term, and of those with the same term the \
@@ -192,13 +202,22 @@ impl Found {
             "\nThis makes node {} the only member of a new cluster.\n\n\
              - LOST is every acknowledged write that this node does not have: whatever the others agreed on after entry {last}. Nobody can say \
              what that is.\n\
-             - Entries {} to {last} are not known to be agreed on. They are kept: writes that no client was told of may appear.\n\
+             - {}\n\
              - The other nodes (known here: {others}) are not let in again, not even if they come back. Remove their folders and let \
              them join.\n\
              - Never do this while a majority of the old cluster may still run: there would be two clusters with the same data, and \
              clients of both.\n\n",
             self.node(),
-            commit + 1,
+            match last.saturating_sub(*commit) {
+                0 => "All entries of its log are known to be agreed on.".to_owned(),
+                1 => format!(
+                    "Entry {last} is not known to be agreed on. It is kept: a write that no client was told of may appear."
+                ),
+                _ => format!(
+                    "Entries {} to {last} are not known to be agreed on. They are kept: writes that no client was told of may appear.",
+                    commit + 1
+                ),
+            },
         )
     }
 }
@@ -206,7 +225,8 @@ impl Found {
 /// Asks.
 fn is_confirmed(found: &Found) -> Result<bool, StartError> {
     let digits = format!("{:032x}", found.identity.cluster)[..TYPED_DIGITS].to_owned();
-    say(&format!("To go on, type the first {TYPED_DIGITS} digits of the old cluster's identity ({digits}): "));
+    let which = if found.identity.recovering { "new" } else { "old" };
+    say(&format!("To go on, type the first {TYPED_DIGITS} digits of the {which} cluster's identity ({digits}): "));
     let mut line = String::new();
     let read = io::stdin().lock().read_line(&mut line);
     read.map_err(|error| StartError::Recovery(format!("no answer can be read, and --yes was not given: {error}")))?;

@@ -64,7 +64,7 @@ fn rolled_back_folder_is_found_out_and_takes_part_no_more() {
     cluster.restart(victim);
     until_parted(&cluster, victim);
     let text = said(&cluster, victim);
-    for part in ["its data folder is a copy", "remove its data folder", "holdfast join", "kvctl node replace"] {
+    for part in ["its data folder is a copy", "remove its data folder", "holdfast join", "kvctl node remove"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     // The others go on, tell it of them, and a restart changes nothing.

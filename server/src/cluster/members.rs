@@ -14,7 +14,9 @@
 //! the list. So whoever leads finds in the list what is still to be done, and a node is never in one of the two alone for good.
 
 use super::{Address, NodeId, Start};
-use holdfast_raft::ConfState;
+use crate::entry::EntryReader;
+use crate::replica::internal;
+use holdfast_raft::{ConfChange, ConfState, Entry, EntryKind};
 use std::collections::BTreeMap;
 
 const VERSION: u8 = 3;
@@ -58,6 +60,66 @@ impl Members {
     /// The node that has this folder.
     pub fn by_folder(&self, folder: u128) -> Option<NodeId> {
         self.nodes.iter().find(|(_, member)| member.folder == folder).map(|(id, _)| *id)
+    }
+
+    /// Applies a command of the log that is about the list, with its arguments after the key. `false`: nothing changed. What can't be read,
+    /// or may not be, changes nothing, on every replica alike.
+    pub fn apply(&mut self, command: u16, args: &[&[u8]]) -> bool {
+        let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_le_bytes);
+        match (command, args) {
+            (internal::MEMBER, [id, folder, client, peer]) => {
+                let address =
+                    |text: &[u8]| std::str::from_utf8(text).ok().and_then(|text| text.parse::<Address>().ok());
+                let (Some(id), Ok(folder)) = (number(id), (*folder).try_into()) else { return false };
+                let (Some(client), Some(peer)) = (address(client), address(peer)) else { return false };
+                self.enter(id, Member { folder: u128::from_le_bytes(folder), client, peer })
+            }
+            (internal::FORGET, [id]) => number(id).is_some_and(|id| self.mark_leaving(id)),
+            (internal::START, [id, boot, run]) => match (number(id), number(boot), number(run)) {
+                (Some(id), Some(boot), Some(run)) => self.register(id, Start { boot, run }),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// Takes over what a committed entry says of the members, and nothing else of it.
+    pub fn follow(&mut self, entry: &Entry) {
+        match entry.kind {
+            EntryKind::ConfChange => {
+                let next = ConfChange::decode(&entry.payload).and_then(|change| self.conf.changed(&change));
+                // What isn't allowed changes nothing, as when it is applied.
+                if let Ok(next) = next {
+                    self.set_conf(next);
+                }
+            }
+            EntryKind::Normal => {
+                let Ok(mut commands) = EntryReader::new(&entry.payload) else { return };
+                let mut args = Vec::new();
+                while let Ok(Some(command)) = commands.next(&mut args) {
+                    self.apply(command, args.get(1..).unwrap_or_default());
+                }
+            }
+            EntryKind::Noop => {}
+        }
+    }
+
+    /// Takes a node into the list, or changes the addresses of one; number 0 for the next that is free.
+    fn enter(&mut self, id: NodeId, member: Member) -> bool {
+        let id = match (id, self.by_folder(member.folder)) {
+            (0, Some(id)) => id,
+            // NB: above every number that the group knows of, too: its founder votes before it is in the list.
+            (0, None) => self.conf.members().into_iter().chain([self.last_id]).max().unwrap_or(0) + 1,
+            (id, Some(known)) if id == known => id,
+            (id, None) if self.conf.contains(id) && !self.nodes.contains_key(&id) => id,
+            _ => return false,
+        };
+        if !self.nodes.contains_key(&id) && self.nodes.len() >= NODES_MAX {
+            return false;
+        }
+        self.last_id = self.last_id.max(id);
+        self.nodes.insert(id, member);
+        true
     }
 
     /// Marks a node as leaving. `false`: nothing changed, since it isn't in the list, another is leaving, or nobody would be

@@ -94,8 +94,8 @@ impl PromiseLost {
     /// What it means for a node and what to do about it, for the operator.
     pub fn explain(self, node: super::NodeId) -> String {
         format!(
-            "node {node} may not vote, lead or serve, since {self}; stop it, remove its data folder, let the machine join anew \
-             (holdfast join), and have the cluster forget the old number: kvctl node replace {node} HOST:PORT"
+            "node {node} may not vote, lead or serve, since {self}; stop it, have the cluster forget it (kvctl node remove {node}), remove its \
+             data folder, and let the machine join anew (holdfast join)"
         )
     }
 }
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn refusal_says_what_to_do() {
         let text = PromiseLost::Behind { boot: 4, known: 7 }.explain(3);
-        for part in ["node 3", "counts 4 starts", "has seen 7", "holdfast join", "kvctl node replace 3"] {
+        for part in ["node 3", "counts 4 starts", "has seen 7", "holdfast join", "kvctl node remove 3"] {
             assert!(text.contains(part), "{text}");
         }
     }

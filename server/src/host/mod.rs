@@ -130,6 +130,9 @@ pub struct Upkeep {
     pub wants_sync: bool,
 }
 
+/// How much of the log is read at a time to look for changes of the list of members.
+const MEMBERS_READ_BYTES: usize = 1 << 20;
+
 /// The node's core. See the module's text.
 #[derive(Debug)]
 pub struct Host {
@@ -243,6 +246,22 @@ impl Host {
     /// What the node's tables share.
     pub(crate) fn tables(&self) -> &Tables {
         &self.tables
+    }
+
+    /// The list of members as of a committed entry: the table's, and what the log says after it.
+    ///
+    /// # Errors
+    /// When the log can't be read.
+    pub(crate) fn members_at(&self, group: GroupId, index: u64) -> Result<Members, LogError> {
+        let Some(replica) = self.replica(group) else { return Ok(Members::default()) };
+        let (mut members, mut next) = (replica.members().clone(), replica.applied().index + 1);
+        while next <= index {
+            let entries = LogView(&self.log, group).entries(next, index + 1, MEMBERS_READ_BYTES)?;
+            let Some(last) = entries.last() else { break };
+            next = last.index + 1;
+            entries.iter().for_each(|entry| members.follow(entry));
+        }
+        Ok(members)
     }
 
     /// The shared log.

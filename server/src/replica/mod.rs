@@ -286,26 +286,8 @@ impl Replica {
     pub fn apply_internal(&mut self, command: u16, args: &[&[u8]]) -> InternalEffect {
         match command {
             internal::RECLAIM => InternalEffect::Reclaimed(self.reclaim(args.get(1..).unwrap_or_default())),
-            internal::MEMBER => {
-                self.apply_member(args.get(1..).unwrap_or_default());
-                InternalEffect::Members
-            }
-            internal::FORGET => {
-                // What can't be read, or may not be, changes nothing, on every replica alike.
-                if let [_, id] = args
-                    && let Ok(id) = (*id).try_into()
-                    && self.members.mark_leaving(u64::from_le_bytes(id))
-                {
-                    self.store_members();
-                }
-                InternalEffect::Members
-            }
-            internal::START => {
-                let number = |arg: &&[u8]| Some(u64::from_le_bytes((*arg).try_into().ok()?));
-                if let [_, id, boot, run] = args
-                    && let (Some(id), Some(boot), Some(run)) = (number(id), number(boot), number(run))
-                    && self.members.register(id, Start { boot, run })
-                {
+            internal::MEMBER | internal::FORGET | internal::START => {
+                if self.members.apply(command, args.get(1..).unwrap_or_default()) {
                     self.store_members();
                 }
                 InternalEffect::Members
@@ -320,30 +302,6 @@ impl Replica {
             }
             _ => InternalEffect::Unknown,
         }
-    }
-
-    /// Takes a node into the list. What can't be read changes nothing, on every replica alike.
-    fn apply_member(&mut self, args: &[&[u8]]) {
-        let [id, folder, client, peer] = args else { return };
-        let address = |text: &[u8]| std::str::from_utf8(text).ok().and_then(|text| text.parse::<Address>().ok());
-        let (Ok(id), Ok(folder)) = ((*id).try_into(), (*folder).try_into()) else { return };
-        let (Some(client), Some(peer)) = (address(client), address(peer)) else { return };
-        let member = Member { folder: u128::from_le_bytes(folder), client, peer };
-        let members = &mut self.members;
-        let id = match (u64::from_le_bytes(id), members.by_folder(member.folder)) {
-            (0, Some(id)) => id,
-            // NB: above every number that the group knows of, too: its founder votes before it is in the list.
-            (0, None) => members.conf.members().into_iter().chain([members.last_id]).max().unwrap_or(0) + 1,
-            (id, Some(known)) if id == known => id,
-            (id, None) if members.conf.contains(id) && !members.nodes.contains_key(&id) => id,
-            _ => return,
-        };
-        if !members.nodes.contains_key(&id) && members.nodes.len() >= crate::cluster::NODES_MAX {
-            return;
-        }
-        members.last_id = members.last_id.max(id);
-        members.nodes.insert(id, member);
-        self.store_members();
     }
 
     /// The entry of a member, as arguments of [`internal::MEMBER`]; number 0 for the next that is free.

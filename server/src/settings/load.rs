@@ -361,7 +361,7 @@ fn command_line() -> Command {
              holdfast recover --config node1.toml",
         )
         .arg(
-            Arg::new("inspect").long("inspect").action(ArgAction::SetTrue).help("Show what the folder has, and change nothing"),
+            Arg::new("inspect").long("inspect").action(ArgAction::SetTrue).help("Show what the folder has. Like a start, it cuts off a torn end of the log, and is counted"),
         )
         .arg(Arg::new("yes").long("yes").action(ArgAction::SetTrue).help("Don't ask"));
     command().subcommands([init, join, recover, cluster])

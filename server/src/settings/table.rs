@@ -68,6 +68,8 @@ pub fn all() -> &'static [Setting] {
     ALL
 }
 
+/// The least for `snapshot-rate`, in bytes per second.
+const SNAPSHOT_RATE_MIN: u64 = 64 << 10;
 const DURABILITIES: &[(&str, Durability)] =
     &[("always", Durability::Always), ("everysec", Durability::Everysec), ("no", Durability::No)];
 const STORES: &[(&str, StoreKind)] = &[("fjall", StoreKind::Fjall), ("sled", StoreKind::Sled)];
@@ -377,9 +379,13 @@ const ALL: &[Setting] = &[
         placeholder: "SIZE",
         default: "128MiB",
         change: Change::AtStart,
-        help: "In a cluster, how much of a snapshot is sent to a follower in a second at most; 0 for no limit",
+        help: "In a cluster, how much of a snapshot is sent to a follower in a second at most, 64KiB or more; 0 for no limit",
         set: |settings, text| {
-            settings.snapshot_bytes_per_second = bytes_within(text, 0, 1 << 40)?;
+            let rate = bytes_within(text, 0, 1 << 40)?;
+            if (1..SNAPSHOT_RATE_MIN).contains(&rate) {
+                return Err("less than 64KiB a second would take for ever; 0 is no limit".to_owned());
+            }
+            settings.snapshot_bytes_per_second = rate;
             Ok(())
         },
         get: |settings| settings.snapshot_bytes_per_second.to_string(),

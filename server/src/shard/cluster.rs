@@ -477,13 +477,13 @@ impl Shard {
         let replica = self.host.data();
         let leader = replica.raft().role_state().leader;
         let known = replica.members().by_folder(folder).and_then(|id| replica.member(id)).is_some_and(|m| *m == member);
-        let taken =
-            replica.members().nodes.values().filter(|other| other.folder != folder).find_map(|other| match () {
-                () if other.peer == member.peer => Some(("peer", &other.peer)),
-                // Two nodes would send a client to each other without end.
-                () if other.client == member.client => Some(("client", &other.client)),
-                () => None,
-            });
+        let others = replica.members().nodes.iter().filter(|(_, other)| other.folder != folder);
+        let taken = others.map(|(id, other)| (*id, other)).find_map(|(id, other)| match () {
+            () if other.peer == member.peer => Some((id, "peer", &other.peer)),
+            // Two nodes would send a client to each other without end.
+            () if other.client == member.client => Some((id, "client", &other.client)),
+            () => None,
+        });
         let Some(cluster) = &mut self.cluster else { return };
         let listed = replica.member(cluster.identity.node).is_some();
         let early = if self.host.fault().is_some() {
@@ -495,8 +495,11 @@ impl Shard {
         } else if !listed {
             // The founder's first: a newcomer must be told of it.
             Some(answer("the list of members is not ready"))
-        } else if let Some((what, address)) = taken {
-            Some(JoinReply::Refused { reason: format!("another node of the cluster has the {what} address {address}") })
+        } else if let Some((other, what, address)) = taken {
+            let reason = format!(
+                "node {other} has the {what} address {address}; if it is gone for good, remove it first: kvctl node remove {other}"
+            );
+            Some(JoinReply::Refused { reason })
         } else if cluster.joins.iter().filter(|(_, reply)| !reply.is_closed()).count() >= JOINS_MAX {
             Some(answer("too many nodes are joining"))
         } else {

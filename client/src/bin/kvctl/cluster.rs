@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use holdfast_client::{Address, Client, Command, Error, Value};
+use holdfast_client::{Address, Client, Command, Config, Error, Outcome, Value};
 use serde_json::{Value as Json, json};
 
 use crate::args::{LeaderCommands, NodeCommands};
@@ -137,8 +137,20 @@ pub(crate) async fn run_leader(
 }
 
 /// Has the nodes compare what they hold.
-pub(crate) async fn run_verify(client: &Client, output: &mut Output) -> Result<Answer, Failure> {
-    let reply = client.call(Command::read("HOLDFAST").arg("VERIFY")).await?;
+pub(crate) async fn run_verify(client: &Client, wait: Duration, output: &mut Output) -> Result<Answer, Failure> {
+    // Whether anybody is there to be asked shows within the usual time.
+    nodes(client).await?;
+    if !output.json {
+        eprintln!("kvctl: waiting: every node hashes what it holds, at 64 MiB a second at most");
+    }
+    let patient = Client::new(Config { timeout: wait, ..client.config().clone() });
+    let reply = match patient.call(Command::read("HOLDFAST").arg("VERIFY")).await {
+        // It changes nothing, whether it was begun or not.
+        Err(Error::TimedOut { address, after, .. }) => {
+            return Err(Error::TimedOut { address, after, outcome: Outcome::NotExecuted }.into());
+        }
+        reply => reply?,
+    };
     let (mut index, mut hash, mut nodes) = (None, None, Vec::new());
     for (name, value) in reply.clone().into_pairs().ok_or_else(|| unexpected(&reply))? {
         let text = |value: &Value| value.as_bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
@@ -200,7 +212,8 @@ async fn list(client: &Client, output: &mut Output) -> Result<Answer, Failure> {
 }
 
 async fn remove(client: &Client, node: u64) -> Result<i64, Failure> {
-    number(client, Command::read("HOLDFAST").arg("REMOVE-NODE").number(node)).await
+    let reply = client.repeat(Command::write("HOLDFAST").arg("REMOVE-NODE").number(node)).await?;
+    reply.as_integer().ok_or_else(|| unexpected(&reply))
 }
 
 /// A node adds itself: this says how, and waits for it.
@@ -249,10 +262,25 @@ async fn replace(
     wait: Duration,
     output: &mut Output,
 ) -> Result<Answer, Failure> {
-    if nodes(client).await?.iter().any(|node| node.id == dead && node.is_at(new)) {
-        return Err(Failure::Usage(format!(
-            "{new} is node {dead} itself: name the address of the node that takes its place"
-        )));
+    let known = nodes(client).await?;
+    let voters = known.iter().filter(|node| node.votes).count();
+    match known.iter().find(|node| node.is_at(new)) {
+        Some(node) if node.id == dead => {
+            return Err(Failure::Usage(format!(
+                "{new} is node {dead} itself: name the address of the node that takes its place. On the same machine: `kvctl node remove \
+                 {dead}`, and then `holdfast join` with an empty folder"
+            )));
+        }
+        // A cluster of an odd number of voters has none to spare: whoever is named here was part of it before.
+        Some(node) if node.votes && voters % 2 == 1 && known.iter().any(|node| node.id == dead && node.votes) => {
+            return Err(Failure::Usage(format!(
+                "node {} at {new} has a vote already, and without node {dead} there would be {} voters instead of {voters}. Name a node \
+                 that was added; if fewer voters are meant, `kvctl node remove {dead}`",
+                node.id,
+                voters - 1
+            )));
+        }
+        _ => {}
     }
     let Some(node) = wait_for_voter(client, new, wait, output).await? else { return not_yet(new, wait, output) };
     remove(client, dead).await?;

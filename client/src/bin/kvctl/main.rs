@@ -60,11 +60,7 @@ async fn run(common: Common, command: Subcommands) -> Result<Answer, Failure> {
         Subcommands::Status { all } => status::run(&Client::new(config), all, &mut output).await?,
         Subcommands::Node { command } => cluster::run_node(&Client::new(config), command, &mut output).await?,
         Subcommands::Leader { command } => cluster::run_leader(&Client::new(config), command, &mut output).await?,
-        Subcommands::Verify { wait } => {
-            // One answer, which takes its time.
-            let config = Config { timeout: wait, ..config };
-            cluster::run_verify(&Client::new(config), &mut output).await?
-        }
+        Subcommands::Verify { wait } => cluster::run_verify(&Client::new(config), wait, &mut output).await?,
         other => {
             let client = Client::new(config);
             let client = if common.exactly_once { client.exactly_once() } else { client };
