@@ -196,7 +196,7 @@ impl World<'_> {
     }
 
     /// The machine that leads, as far as anybody can tell.
-    fn leading(&self) -> Option<u32> {
+    pub(super) fn leading(&self) -> Option<u32> {
         let leads = self.machines.iter().filter(|machine| machine.stopped.is_none());
         let led =
             leads.filter_map(|machine| Some((machine.node.as_ref().filter(|node| node.leads())?, machine.number)));
