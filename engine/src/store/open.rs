@@ -425,10 +425,10 @@ mod tests {
             put(&*store);
             store.close().unwrap();
             drop(store);
-            let state = std::fs::read(dir.join(STATE_FILE)).unwrap();
+            let state = read_state(&vfs, &dir.join(STATE_FILE)).unwrap();
             let error = open_store(&vfs, &of(0xb)).unwrap_err().to_string();
             assert!(error.contains("of another folder, 0000000000000000000000000000000a,"), "{error}");
-            assert_eq!(std::fs::read(dir.join(STATE_FILE)).unwrap(), state);
+            assert_eq!(read_state(&vfs, &dir.join(STATE_FILE)).unwrap(), state);
             // Who does not say whose it is may look at it, and does not make it its own.
             let store = open_store(&vfs, &of(0)).unwrap().store;
             store.close().unwrap();

@@ -58,6 +58,7 @@ fn script(seed: u64, row: Row) -> Script {
     script = script.think(u64::from(row.clients) * 20 * MILLISECOND);
     if row.unreliable {
         script = script.weather(NetworkWeather::course_unreliable());
+        script.workload.timeout_us = 250 * MILLISECOND;
     }
     if row.reordering {
         script = script.weather(NetworkWeather::course_reordering());
@@ -69,15 +70,27 @@ fn script(seed: u64, row: Row) -> Script {
 /// The generic loop, and what all rows must hold.
 #[track_caller]
 fn generic(number: u64, row: Row) {
-    let snapshots: u64 = (0..RUNS).map(|run| generic_once(100 * number + run, row)).sum();
+    let mut sum = Sum::default();
+    for run in 0..RUNS {
+        generic_once(100 * number + run, row, &mut sum);
+    }
+    if row.partitions {
+        assert!(sum.leaderships_lost > 0, "no leader was ever cut off");
+    }
     if row.partitions && row.snapshots {
-        assert!(snapshots > 0, "nobody was ever so far behind that it needed a snapshot");
+        assert!(sum.snapshots > 0, "nobody was ever so far behind that it needed a snapshot");
     }
 }
 
-/// Gives the number of snapshots that were put in place.
+/// What need not happen in each run, but in one of a row's.
+#[derive(Debug, Default)]
+struct Sum {
+    leaderships_lost: u64,
+    snapshots: u64,
+}
+
 #[track_caller]
-fn generic_once(seed: u64, row: Row) -> u64 {
+fn generic_once(seed: u64, row: Row, sum: &mut Sum) {
     let (mut joins, mut cuts) = (0, 0);
     // A client waits for its late answers, whatever else happens.
     let progress = u64::from(row.clients) * if row.reordering { 5 } else { 20 };
@@ -112,16 +125,16 @@ fn generic_once(seed: u64, row: Row) -> u64 {
     assert_eq!(summary.crashes, if row.crash { u64::from(ROUNDS * row.servers) } else { 0 });
     if row.partitions {
         assert!(summary.faults >= u64::from(4 * ROUNDS) && report.network.lost > 100, "{summary:?}");
-        assert!(summary.elections > 1 && summary.marks.count("leaderships lost") > 0, "{summary:?}");
     }
     if row.snapshots {
         assert!(report.log_bytes_max <= LOG_TIMES_MAX * SHORT_LOG, "{} bytes of log", report.log_bytes_max);
-        assert!(summary.marks.count("log cuts") > cuts + 5, "{summary:?}");
+        assert!(summary.marks.count("log cuts") > cuts + 3, "{summary:?}");
     }
     if !row.partitions && !row.crash && !row.unreliable && !row.reordering {
         assert_eq!((summary.faults, summary.elections), (0, 1), "nothing was to go wrong");
     }
-    summary.marks.count("snapshots put in place") - joins
+    sum.leaderships_lost += summary.marks.count("leaderships lost");
+    sum.snapshots += summary.marks.count("snapshots put in place") - joins;
 }
 
 #[test]
@@ -306,6 +319,31 @@ fn snapshot_size() {
     });
     assert_clean(&report);
     assert!(report.log_bytes_max <= LOG_TIMES_MAX * SHORT_LOG, "{} bytes of log", report.log_bytes_max);
+}
+
+/// Two restarts with hardly anything between them: what came from the store the first time is there the second time.
+#[test]
+fn snapshot_init() {
+    let report = script(17, Row { snapshots: true, ..row(1, 3) }).play(|stage| {
+        for number in 0..300 {
+            stage.call(&["APPEND", "loaded", &format!("{number:0200};")]);
+        }
+        let loaded = stage.call(&["GET", "loaded"]);
+        assert!(
+            (1..=3).all(|node| stage.first_in_log(node).is_some_and(|first| first > 100)),
+            "the log holds everything"
+        );
+        for round in 0..6 {
+            let before: Vec<_> = (1..=3).map(|node| stage.first_in_log(node)).collect();
+            stage.crash_all(if round % 2 == 0 { Crash::Kill } else { Crash::PowerCut });
+            stage.restart_all();
+            let after: Vec<_> = (1..=3).map(|node| stage.applied(node).map(|index| index + 1)).collect();
+            assert!(before.iter().zip(&after).all(|(before, after)| before <= after), "{before:?}, then {after:?}");
+            assert_eq!(text(&stage.call(&["SET", "once", "more"])), "OK");
+            assert_eq!(stage.call(&["GET", "loaded"]), loaded);
+        }
+    });
+    assert_clean(&report);
 }
 
 #[test]

@@ -203,6 +203,81 @@ fn snapshots_are_put_in_place_by_nodes_that_die_at_every_step() {
     assert!(sent >= received && received > in_place && in_place > 20, "{marks}");
 }
 
+/// A node dies when a snapshot's rows are in its store and its log is not cut yet: it starts with the snapshot, and its log anew behind it. In
+/// the log are entries that never were committed.
+#[test]
+fn crash_between_a_snapshot_and_the_cut_of_the_log() {
+    for (seed, crash) in [(81, Crash::Kill), (82, Crash::PowerCut), (83, Crash::PowerCut)] {
+        let mut script = shared(seed, 3, 3).log_bytes(SHORT_LOG).think(10 * MILLISECOND);
+        script.settings.install_us = 200 * MILLISECOND..=200 * MILLISECOND;
+        let report = script.play(|stage| {
+            let laggard = stage.wait_for_leader();
+            stage.split(&[laggard]);
+            for number in 0..20 {
+                stage.ask(laggard, &["APPEND", "never committed", &format!("{number};")]);
+            }
+            let behind = stage.applied(laggard).unwrap_or(0);
+            stage.run_until(60 * SECOND, "a log that begins after what the laggard has", |stage| {
+                let leader = stage.leader().filter(|leader| *leader != laggard);
+                leader.and_then(|leader| stage.first_in_log(leader)).is_some_and(|first| first > behind + 50)
+            });
+            let received = stage.mark("snapshots received");
+            stage.heal();
+            stage.run_until(10 * SECOND, "a snapshot", |stage| stage.mark("snapshots received") > received);
+            // The first half takes 200 ms, and so does the second.
+            stage.run_for(300 * MILLISECOND);
+            assert!(stage.first_in_log(laggard).is_some_and(|first| first <= behind + 50), "the log is cut already");
+            stage.crash(laggard, crash);
+            stage.split(&[laggard]);
+            stage.restart(laggard);
+            let (applied, first) = (stage.applied(laggard), stage.first_in_log(laggard));
+            assert!(applied > Some(behind + 50) && first == applied.map(|index| index + 1), "{applied:?}, {first:?}");
+            stage.heal();
+            stage.wait_until_whole();
+            assert_eq!(stage.call(&["GET", "never committed"]), Value::Null);
+        });
+        assert_clean(&report);
+    }
+}
+
+/// Syncs that take seconds: a follower's keep nobody waiting. A leader's hold up what waits for them, and nothing is acknowledged before its time; nor
+/// is anything lost when the power goes meanwhile.
+#[test]
+fn syncs_that_take_seconds_hold_up_only_what_waits_for_them() {
+    let report = shared(19, 3, 5).play(|stage| {
+        let mut appends = Appends::default();
+        for round in 0..12 {
+            let leader = stage.wait_for_leader();
+            let victim = if round % 2 == 0 { leader } else { any_follower(stage) };
+            stage.inflict(Fault::StallDisk { node: victim });
+            for _ in 0..10 {
+                appends.ask(stage, leader);
+                stage.run_for(20 * MILLISECOND);
+            }
+            if victim == leader {
+                stage.run_for(4 * SECOND);
+            } else {
+                for _ in 0..4 {
+                    let span = time_to_answers(stage, 5 * SECOND);
+                    assert!(span < SECOND, "a follower's disk kept everybody waiting for {span} us");
+                    stage.run_for(SECOND);
+                }
+            }
+            if round % 4 >= 2 {
+                stage.crash(victim, Crash::PowerCut);
+            }
+            stage.inflict(Fault::MendDisk { node: victim });
+            stage.restart(victim);
+            time_to_answers(stage, 3 * SECOND);
+            stage.wait_until_whole();
+        }
+        let outcomes = appends.judge(stage);
+        assert!(outcomes.answered >= 60, "{outcomes:?}");
+    });
+    assert_clean(&report);
+    assert_eq!(report.summary.crashes, 6);
+}
+
 /// J9: what was refused was never done, what was not answered may have been, and nothing else is said.
 #[test]
 fn errors_are_definite_or_the_outcome_is_unknown() {

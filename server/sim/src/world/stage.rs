@@ -187,21 +187,23 @@ impl Stage<'_, '_> {
         self.leader().unwrap_or_default()
     }
 
-    /// Time goes on until every machine runs a node that is a voter and has applied what is committed.
+    /// Time goes on until every machine runs a node that has applied what is committed, and knows of itself and all others as voters.
     ///
     /// # Panics
     /// If they are not so within twenty seconds.
     #[track_caller]
     pub fn wait_until_whole(&mut self) {
         self.run_until(20 * SECOND, "every node a voter that has applied everything", |stage| {
-            let Some(leader) = stage.leader() else { return false };
-            let Some(node) = &stage.world.machine(leader).node else { return false };
-            let (conf, commit) = (node.host.data().raft().conf_state().clone(), node.host.data().raft().commit_index());
             let machines = &stage.world.machines;
-            let applied = |place: usize| machines[place].node.as_ref().map(|node| node.host.data().applied().index);
-            let is_whole = conf.voters.len() == machines.len() && !conf.is_joint();
-            // NB: while clients go on, the last entries are always under way.
-            is_whole && (0..machines.len()).all(|place| applied(place).is_some_and(|index| index + 20 >= commit))
+            let nodes: Vec<_> = machines.iter().filter_map(|machine| machine.node.as_ref()).collect();
+            let commit = nodes.iter().map(|node| node.host.data().raft().commit_index()).max().unwrap_or(0);
+            stage.leader().is_some()
+                && nodes.len() == machines.len()
+                && nodes.iter().all(|node| {
+                    // NB: a node counts by the membership that it knows; and while clients go on, the last entries are always under way.
+                    let (replica, conf) = (node.host.data(), node.host.data().raft().conf_state());
+                    conf.voters.len() == machines.len() && !conf.is_joint() && replica.applied().index + 20 >= commit
+                })
         });
     }
 
