@@ -115,7 +115,7 @@ impl Defect {
 
 /// Which check a violation comes from, by its words.
 fn seen_by(violation: &str) -> &'static str {
-    const WORDS: [(&str, &str); 21] = [
+    const WORDS: [(&str, &str); 22] = [
         ("panic: ", "an assertion"),
         ("not linearizable", "linearizability"),
         ("undecided", "linearizability, undecided"),
@@ -124,6 +124,7 @@ fn seen_by(violation: &str) -> &'static str {
         ("is answered, but", "acknowledged"),
         ("has two leaders", "leaders"),
         (" leads term ", "leaders"),
+        ("the lease of node", "leases"),
         ("applied another entry", "logs"),
         ("was sent with two contents", "logs"),
         ("the commit index of", "logs"),

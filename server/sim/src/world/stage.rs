@@ -368,6 +368,11 @@ impl Stage<'_, '_> {
         Some(log.compacted().0 + 1)
     }
 
+    /// The last entry in the log of a node which runs, committed or not.
+    pub fn last_in_log(&mut self, node: u32) -> Option<u64> {
+        Some(self.world.machine(node).node.as_ref()?.host.log().group(super::DATA_GROUP)?.last_index())
+    }
+
     /// Whether a machine runs a node that belongs to the cluster.
     pub fn is_up(&mut self, node: u32) -> bool {
         self.world.machine(node).node.is_some()
