@@ -47,6 +47,7 @@ pub(crate) fn open_host(
     };
 
     let mut tables = TablesOptions::new(settings.dir.join("table"));
+    tables.folder = identity.folder;
     tables.store = settings.store;
     tables.memtable_bytes_max = budget.memtables;
     tables.cache_bytes_max = budget.cache;

@@ -644,3 +644,93 @@ fn every_reply_follows_a_sync() {
     }
     assert!(syncs(&mut client) >= before + 50);
 }
+
+/// The folder with another one's store.
+fn with_store_of(log: &Path, store: &Path) -> tempfile::TempDir {
+    let dir = folder();
+    copy(log, dir.path());
+    fs::remove_dir_all(dir.path().join("table")).expect("remove");
+    copy(&store.join("table"), &dir.path().join("table"));
+    dir
+}
+
+/// A folder's log with its own store of an earlier or a later time: all that both have is there, or it is refused. Keys are written one
+/// after the other, round after round, so that any state there ever was has a key up to which they are of a round, and the rest of the one before.
+#[test]
+fn store_older_or_newer_than_its_log_is_right_or_refused() {
+    const KEYS: u32 = 300;
+    const ROUNDS: usize = 4;
+    // A round is longer than the log may be, so that it is cut meanwhile.
+    const BYTES: usize = 20_000;
+    for store in ["fjall", "sled"] {
+        let args = [&["--store", store][..], &SMALL_MEMORY, &SMALL_LOG].concat();
+        let dir = folder();
+        let states: Vec<_> = (0..ROUNDS)
+            .map(|round| {
+                let server = Server::start_with(dir.path(), &args);
+                let mut redis = server.connect();
+                for key in 0..KEYS {
+                    let _: () = redis.set(key, filled(key, round as u32, BYTES)).expect("set");
+                }
+                if round % 2 == 0 {
+                    server.kill()
+                } else {
+                    assert!(server.terminate().success())
+                }
+                let state = folder();
+                copy(dir.path(), state.path());
+                state
+            })
+            .collect();
+        let mut refused = 0;
+        for (log, table) in (0..ROUNDS).flat_map(|log| (0..ROUNDS).map(move |table| (log, table))) {
+            let what = format!("{store}: the log of round {log}, the store of round {table}");
+            let mixed = with_store_of(states[log].path(), states[table].path());
+            let mut command = common::command(mixed.path());
+            command.args(&args);
+            let server = match common::started_or_refused(command) {
+                Ok(server) => server,
+                Err((code, text)) => {
+                    assert!(code == 1 && log != table, "{what}: {text}");
+                    refused += 1;
+                    continue;
+                }
+            };
+            let mut redis = server.connect();
+            let mut rounds = (0..KEYS).map(|key| {
+                let value: Vec<u8> = redis.get(key).unwrap_or_else(|error| panic!("{what}: {error}"));
+                let round = (0..ROUNDS).find(|round| value == filled(key, *round as u32, BYTES));
+                round.unwrap_or_else(|| panic!("{what}: nobody ever wrote what {key} holds"))
+            });
+            let first = rounds.next().expect("keys");
+            assert!(first >= log && (table > log || first == log), "{what}: key 0 is of round {first}");
+            let mut last = first;
+            for round in rounds {
+                assert!(round <= last && round >= log && round + 1 >= first, "{what}: rounds {last} and {round}");
+                last = round;
+            }
+        }
+        // Those of which the log was cut beyond the store, and none of the others.
+        assert!(0 < refused && refused <= ROUNDS * (ROUNDS - 1) / 2, "{store}: {refused} refused");
+    }
+}
+
+#[test]
+fn store_of_another_folder_is_refused() {
+    for store in ["fjall", "sled"] {
+        let args = [&["--store", store][..], &SMALL_MEMORY, &SMALL_LOG].concat();
+        let dirs = [folder(), folder()];
+        for (version, dir) in dirs.iter().enumerate() {
+            let server = Server::start_with(dir.path(), &args);
+            let mut redis = server.connect();
+            for key in 0..100 {
+                let _: () = redis.set(key, filled(key, version as u32, 10_000)).expect("set");
+            }
+            assert!(server.terminate().success());
+        }
+        let mixed = with_store_of(dirs[0].path(), dirs[1].path());
+        let (code, text) = refused(mixed.path(), &args);
+        assert_eq!(code, 1, "{text}");
+        assert!(text.contains("another folder"), "{text}");
+    }
+}

@@ -7,6 +7,8 @@ use common::resp::{Client, Value, encode};
 use common::{Server, eventually, folder, resident_bytes};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
 
@@ -485,6 +487,50 @@ fn strangers_may_send_little_before_they_authenticate() {
     assert!(client.run("AUTH s3cret").is_ok());
     assert!(client.call(&[b"SET", b"k", &vec![b'v'; 20_000]]).is_ok());
     assert_eq!(client.run("EXISTS k k k k k k k k k k k"), Value::Int(11));
+}
+
+/// Strangers come by the hundred and guess passwords as fast as they can: who belongs here is served all the while, and nothing of them stays.
+#[test]
+fn storm_of_wrong_passwords_keeps_nobody_waiting() {
+    const GUESSES: usize = 200;
+    let dir = folder();
+    let server = Server::start_with(dir.path(), &["--requirepass", "s3cret"]);
+    let mut client = Client::connect(server.address);
+    assert!(client.run("AUTH s3cret").is_ok());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let storms: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    for round in 0..25 {
+                        let mut stranger = Client::connect(server.address);
+                        let guess =
+                            format!("AUTH guess-{round}\r\nAUTH default guess\r\nHELLO 3 AUTH default guess\r\n");
+                        stranger.send(guess.repeat(GUESSES).as_bytes());
+                        for _ in 0..3 * GUESSES {
+                            assert!(stranger.reply().is_error("WRONGPASS"));
+                        }
+                        assert!(stranger.run("GET k").is_error("NOAUTH"));
+                    }
+                })
+            })
+            .collect();
+        let served = scope.spawn(|| {
+            let (mut served, mut longest) = (0u32, Duration::ZERO);
+            while !over.load(Ordering::Relaxed) {
+                let asked = Instant::now();
+                assert!(client.run(&format!("SET k {served}")).is_ok());
+                longest = longest.max(asked.elapsed());
+                served += 1;
+            }
+            (served, longest)
+        });
+        storms.into_iter().for_each(|storm| storm.join().expect("a stranger"));
+        over.store(true, Ordering::Relaxed);
+        let (served, longest) = served.join().expect("the client");
+        assert!(served > 20 && longest < Duration::from_secs(5), "{served} served, the slowest in {longest:?}");
+    });
+    eventually("the strangers are gone", || client.run("INFO clients").text().contains("connected_clients:1\r\n"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod common;
 
 use common::resp::{Client, encode};
-use common::{Server, folder, resident_bytes};
+use common::{Server, eventually, folder, resident_bytes};
 use std::io::Write;
 
 const MIB: usize = 1 << 20;
@@ -82,4 +82,27 @@ fn medium_values_beyond_the_budget_leave_memory_bounded() {
 #[test]
 fn large_values_beyond_the_budget_leave_memory_bounded() {
     load_and_read(150, 900_000);
+}
+
+/// MemPut of MIT's course: a value of ten MiB that is written over by a small one is gone from memory.
+#[test]
+fn large_value_that_is_written_over_gives_its_memory_back() {
+    let dir = folder();
+    let server = Server::start_with(dir.path(), &["--memory-budget", "128MiB", "--value-bytes-max", "16MiB"]);
+    let mut client = Client::connect(server.address);
+    let used = |client: &mut Client| -> usize {
+        let info = client.run("INFO memory").text();
+        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("used_memory");
+        line.parse().expect("a number")
+    };
+    let before = used(&mut client);
+    for seed in 0..10 {
+        assert!(client.call(&[b"SET", b"large", &value(seed, 10 * MIB)]).is_ok());
+        let resident = resident_bytes(server.pid());
+        assert!(resident < 128 * MIB + FIXED, "{} MiB are resident", resident / MIB);
+    }
+    assert!(used(&mut client) >= before + 10 * MIB, "it was nowhere in memory");
+    assert!(client.run("SET large small").is_ok());
+    eventually("the memory is back", || used(&mut client) < before + 2 * MIB);
+    assert_eq!(client.run("GET large").text(), "small");
 }

@@ -13,6 +13,7 @@ fn open(folder: &Path) -> OpenedStore {
     let options = StoreOptions {
         dir: folder.join("data/table"),
         kind: StoreKind::Fjall,
+        folder: 0,
         cache_bytes_max: 1 << 20,
         boot_id: String::new(),
         open_patience: OPEN_PATIENCE,

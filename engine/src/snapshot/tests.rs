@@ -1,6 +1,6 @@
 use super::*;
 use crate::table::{Applied, Object, ObjectKind, RowSpace};
-use crate::vfs::OsVfs;
+use crate::vfs::{CrashPlan, OsVfs, SimVfs, Survival};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -142,6 +142,37 @@ fn file_is_there_whole_or_not_at_all() {
     vfs.open(&path, false).unwrap().set_len(bytes - 1).unwrap();
     let error = SnapshotFile::verify(&vfs, &path).unwrap_err().to_string();
     assert!(error.contains("g3.snapshot") && error.contains("not complete"), "{error}");
+}
+
+/// The power goes at each step, the rename and the sync of the folder among them: what has its name then is whole, and once it was said to be
+/// there, it is.
+#[test]
+fn power_cut_at_each_step_leaves_the_whole_file_or_none() {
+    let path = std::path::Path::new("/s/g3.snapshot");
+    let rows = rows(2_000, 100);
+    let (mut there, mut absent) = (0, 0);
+    for step in 0.. {
+        for (seed, survival) in
+            [(0, Survival::Nothing), (1, Survival::Chance(50)), (2, Survival::Chance(50)), (3, Survival::Chance(100))]
+        {
+            let sim = SimVfs::new();
+            crate::vfs::create_dir_durably(&sim, path.parent().unwrap()).unwrap();
+            sim.halt_after(step);
+            let written = write_snapshot(&sim.shared(), path, &header(), &mut rows.iter().cloned().map(Ok));
+            if written.is_ok() && !sim.halted() {
+                assert!(there > 0 && absent > 0, "{there} times there, {absent} times not");
+                return;
+            }
+            let after = sim.crash(CrashPlan { seed, data: survival, names: survival });
+            if !after.shared().exists(path).unwrap() {
+                assert!(written.is_err(), "step {step}: it was said to be there");
+                absent += 1;
+                continue;
+            }
+            SnapshotFile::verify(&after.shared(), path).unwrap_or_else(|error| panic!("step {step}: {error}"));
+            there += 1;
+        }
+    }
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! Opening a checkpoint store, on the assumption that it may be damaged.
 //!
 //! ```text
-//!   store/STORE          which kind of store the folder has, and whether it stopped cleanly
+//!   store/STORE          which kind of store the folder has, whose it is, and whether it stopped cleanly
 //!   store/fjall/ …       the store's own files
 //!   store/fjall.aside-1  a store that could not be trusted, kept for the operator
 //! ```
@@ -21,9 +21,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 const STATE_FILE: &str = "STORE";
-const MAGIC: &[u8; 8] = b"HFSTORE\x01";
-/// Magic, kind, clean, length of the boot id.
-const HEAD_BYTES: usize = 8 + 3;
+const MAGIC: &[u8; 8] = b"HFSTORE\x02";
+/// Magic, kind, clean, the data folder's identity, length of the boot id.
+const HEAD_BYTES: usize = 8 + 2 + 16 + 1;
 const BOOT_ID_BYTES_MAX: usize = 64;
 /// How long a store may take to open, unless its options say otherwise. Replaying what a crash left takes seconds; what takes
 /// this long waits for something that will not come.
@@ -71,6 +71,8 @@ pub struct StoreOptions {
     pub dir: PathBuf,
     /// The kind that a new folder gets, and that an old one must have.
     pub kind: StoreKind,
+    /// The identity of the data folder that the store belongs to; 0 if nobody says: then it is not looked at.
+    pub folder: u128,
     /// Memory for the store's own cache, in bytes.
     pub cache_bytes_max: u64,
     /// Distinguishes one run of the operating system from the next; empty if unknown, and then never the same.
@@ -92,6 +94,7 @@ pub struct OpenedStore {
 struct State {
     kind: StoreKind,
     clean: bool,
+    folder: u128,
     boot_id: String,
 }
 
@@ -99,7 +102,9 @@ impl State {
     fn encode(&self) -> Vec<u8> {
         let boot_id = &self.boot_id.as_bytes()[..self.boot_id.len().min(BOOT_ID_BYTES_MAX)];
         let mut out = MAGIC.to_vec();
-        out.extend_from_slice(&[self.kind as u8, u8::from(self.clean), boot_id.len() as u8]);
+        out.extend_from_slice(&[self.kind as u8, u8::from(self.clean)]);
+        out.extend_from_slice(&self.folder.to_le_bytes());
+        out.push(boot_id.len() as u8);
         out.extend_from_slice(boot_id);
         let crc = crc32fast::hash(&out);
         out.extend_from_slice(&crc.to_le_bytes());
@@ -107,26 +112,30 @@ impl State {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
-        if bytes.len() < HEAD_BYTES + 4 || bytes[..7] != MAGIC[..7] {
+        if bytes.len() < MAGIC.len() || bytes[..7] != MAGIC[..7] {
             return Err("not a checkpoint store's state file".into());
         }
         if bytes[7] != MAGIC[7] {
             return Err(format!("written in format {}; this release reads {}", bytes[7], MAGIC[7]));
         }
+        if bytes.len() < HEAD_BYTES + 4 {
+            return Err("it is too short: the file is damaged".into());
+        }
         let (body, crc) = bytes.split_at(bytes.len() - 4);
-        if crc32fast::hash(body).to_le_bytes() != crc || body.len() != HEAD_BYTES + usize::from(body[10]) {
+        if crc32fast::hash(body).to_le_bytes() != crc || body.len() != HEAD_BYTES + usize::from(body[HEAD_BYTES - 1]) {
             return Err("its checksum does not match: the file is damaged".into());
         }
         let kind = StoreKind::from_u8(body[8]).ok_or_else(|| format!("store kind {} is unknown", body[8]))?;
+        let folder = body[10..HEAD_BYTES - 1].iter().rev().fold(0, |folder, byte| folder << 8 | u128::from(*byte));
         let boot_id = String::from_utf8_lossy(&body[HEAD_BYTES..]).into_owned();
-        Ok(State { kind, clean: body[9] == 1, boot_id })
+        Ok(State { kind, clean: body[9] == 1, folder, boot_id })
     }
 }
 
 /// Opens the store of a folder, creating it if the folder is new.
 ///
 /// # Errors
-/// When the folder is another kind's, another format's, in use, or can't be read or written.
+/// When the store is another kind's, another data folder's, another format's, in use, or can't be read or written.
 pub fn open_store(vfs: &SharedVfs, options: &StoreOptions) -> Result<OpenedStore> {
     let StoreOptions { dir, kind, boot_id, .. } = options;
     if *kind == StoreKind::Memory {
@@ -148,6 +157,19 @@ pub fn open_store(vfs: &SharedVfs, options: &StoreOptions) -> Result<OpenedStore
             ),
         });
     }
+    let known = before.as_ref().map_or(0, |before| before.folder);
+    if known != 0 && options.folder != 0 && known != options.folder {
+        // NB: nothing else tells: its rows would be taken for what this folder's log has led to.
+        return Err(Error::Foreign {
+            path: dir.clone(),
+            detail: format!(
+                "this is the checkpoint store of another folder, {known:032x}, and not of {:032x}: restore a backup of the \
+                 whole folder",
+                options.folder
+            ),
+        });
+    }
+    let folder = if options.folder == 0 { known } else { options.folder };
     let path = dir.join(kind.name());
     let mut set_aside = None;
     // sled's files may be half-written after anything but a clean stop, unless the system that holds them never went down.
@@ -157,7 +179,7 @@ pub fn open_store(vfs: &SharedVfs, options: &StoreOptions) -> Result<OpenedStore
         tracing::warn!(path = %path.display(), "sled did not stop cleanly before the machine went down: it is set aside");
         set_aside = Some(move_aside(vfs, &path)?);
     }
-    write_state(vfs, &state_path, &State { kind: *kind, clean: false, boot_id: boot_id.clone() })?;
+    write_state(vfs, &state_path, &State { kind: *kind, clean: false, folder, boot_id: boot_id.clone() })?;
     let store = match open_guarded(options, &path) {
         Ok(store) => store,
         Err(Refusal::Unusable(error)) => return Err(error),
@@ -188,7 +210,9 @@ pub fn open_store(vfs: &SharedVfs, options: &StoreOptions) -> Result<OpenedStore
     // A store syncs what it writes, but not the name of its own folder.
     vfs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
     let store: Box<dyn CheckpointStore> = match kind {
-        StoreKind::Sled => Box::new(MarkedClean { store, vfs: vfs.clone(), state_path, boot_id: boot_id.clone() }),
+        StoreKind::Sled => {
+            Box::new(MarkedClean { store, vfs: vfs.clone(), state_path, folder, boot_id: boot_id.clone() })
+        }
         _ => store,
     };
     Ok(OpenedStore { store, set_aside })
@@ -311,6 +335,7 @@ struct MarkedClean {
     store: Box<dyn CheckpointStore>,
     vfs: SharedVfs,
     state_path: PathBuf,
+    folder: u128,
     boot_id: String,
 }
 
@@ -355,7 +380,7 @@ impl CheckpointStore for MarkedClean {
 
     fn close(&self) -> Result<()> {
         self.store.close()?;
-        let state = State { kind: StoreKind::Sled, clean: true, boot_id: self.boot_id.clone() };
+        let state = State { kind: StoreKind::Sled, clean: true, folder: self.folder, boot_id: self.boot_id.clone() };
         write_state(&self.vfs, &self.state_path, &state)
     }
 }
@@ -369,6 +394,7 @@ mod tests {
         StoreOptions {
             dir: dir.to_path_buf(),
             kind,
+            folder: 0,
             cache_bytes_max: 1 << 20,
             boot_id: boot_id.into(),
             open_patience: OPEN_PATIENCE,
@@ -389,8 +415,33 @@ mod tests {
     }
 
     #[test]
+    fn store_of_another_folder_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let vfs = OsVfs::shared();
+        for kind in [StoreKind::Fjall, StoreKind::Sled] {
+            let dir = dir.path().join(kind.name());
+            let of = |folder| StoreOptions { folder, ..options(&dir, kind, "a") };
+            let store = open_store(&vfs, &of(0xa)).unwrap().store;
+            put(&*store);
+            store.close().unwrap();
+            drop(store);
+            let state = read_state(&vfs, &dir.join(STATE_FILE)).unwrap();
+            let error = open_store(&vfs, &of(0xb)).unwrap_err().to_string();
+            assert!(error.contains("of another folder, 0000000000000000000000000000000a,"), "{error}");
+            assert_eq!(read_state(&vfs, &dir.join(STATE_FILE)).unwrap(), state);
+            // Who does not say whose it is may look at it, and does not make it its own.
+            let store = open_store(&vfs, &of(0)).unwrap().store;
+            store.close().unwrap();
+            drop(store);
+            assert!(open_store(&vfs, &of(0xb)).is_err());
+            let opened = open_store(&vfs, &of(0xa)).unwrap();
+            assert!(opened.set_aside.is_none() && opened.store.get(b"dkey").unwrap().is_some());
+        }
+    }
+
+    #[test]
     fn every_flipped_bit_of_the_state_is_noticed() {
-        let bytes = State { kind: StoreKind::Sled, clean: true, boot_id: "b007".into() }.encode();
+        let bytes = State { kind: StoreKind::Sled, clean: true, folder: 0xf01d, boot_id: "b007".into() }.encode();
         assert!(State::decode(&bytes).is_ok());
         for at in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();

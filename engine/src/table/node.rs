@@ -46,6 +46,8 @@ pub enum FlusherMode {
 pub struct TablesOptions {
     /// The folder for the store and its sealed snapshots; created if absent.
     pub dir: PathBuf,
+    /// The identity of the data folder that the store belongs to; 0 if nobody says.
+    pub folder: u128,
     /// Which checkpoint store a new folder gets. An existing folder must agree.
     pub store: StoreKind,
     /// Memory for memtables, active and frozen, of all groups, in bytes.
@@ -73,6 +75,7 @@ impl TablesOptions {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         TablesOptions {
             dir: dir.into(),
+            folder: 0,
             store: StoreKind::Fjall,
             memtable_bytes_max: 64 << 20,
             cache_bytes_max: 64 << 20,
@@ -155,12 +158,13 @@ impl Tables {
     /// sealed snapshots, if there are any; [`Table::check_meets_log`] says whether that and the log make a whole.
     ///
     /// # Errors
-    /// When the folder belongs to another store or a newer release, another process has it, or it can't be read or written.
+    /// When the folder belongs to another store, another data folder or a newer release, another process has it, or it can't be read or written.
     pub fn open(vfs: SharedVfs, options: TablesOptions, ledger: Arc<Ledger>) -> Result<Self> {
         let opened = open_store(
             &vfs,
             &StoreOptions {
                 dir: options.dir.clone(),
+                folder: options.folder,
                 kind: options.store,
                 cache_bytes_max: options.store_cache_bytes_max,
                 boot_id: options.boot_id.clone(),

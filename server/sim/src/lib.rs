@@ -30,6 +30,7 @@ pub mod network;
 pub mod plan;
 pub mod random;
 pub mod results;
+pub mod script;
 pub mod time;
 pub mod trace;
 pub mod workload;

@@ -267,7 +267,10 @@ impl Workload {
         now: Micros,
         node_of: impl Fn(&Address) -> Option<u32> + 'static,
     ) -> Workload {
-        assert!(settings.clients > 0 && settings.nodes > 0, "a workload needs a client and a node");
+        assert!(
+            settings.clients + settings.session_clients > 0 && settings.nodes > 0,
+            "a workload needs a client and a node"
+        );
         let keys: Vec<LiveKey> = settings
             .keys
             .iter()

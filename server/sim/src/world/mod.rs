@@ -30,9 +30,11 @@ mod marks;
 mod node;
 mod operator;
 mod settings;
+mod stage;
 
 pub use marks::Marks;
 pub use settings::Settings;
+pub use stage::{Asked, Heard, Report, Stage};
 
 use holdfast_raft::{ConfState, Message, MessageBody, Role, RoleState};
 use holdfast_server::peer::format::{self, Frame, HEAD_BYTES, Head};
@@ -185,6 +187,8 @@ struct World<'trace> {
     duration: Micros,
     is_quiet: bool,
     encoder: Output,
+    /// What a script's own requests were answered.
+    heard: Vec<(Micros, u32, News)>,
 }
 
 /// Simulates one seed.
@@ -212,41 +216,56 @@ fn draw_nodes(random: &Random) -> u32 {
 
 /// Simulates a plan.
 pub fn run(plan: &Plan, settings: Settings, workload: WorkloadSettings, random: &Random, trace: &mut Trace) -> Summary {
-    let notes = format!("{plan}{settings:?}\n{workload:?}");
-    trace.say(0, || notes.clone());
-    let node_of = |address: &holdfast_client::Address| address.port.checked_sub(7000).map(u32::from);
-    let mut world = World {
-        trace,
-        random: random.fork("world"),
-        settings,
-        events: Events::new(),
-        network: Network::new(random.fork("network"), plan.weather.clone()),
-        workload: Workload::new(random, workload, SECOND, node_of),
-        machines: (1..=plan.nodes).map(|number| Machine::new(number, random)).collect(),
-        machine_of: BTreeMap::new(),
-        wires: BTreeMap::new(),
-        leaders: Leaders::default(),
-        leases: Leases::default(),
-        logs: Logs::default(),
-        states: States::default(),
-        memberships: Memberships::default(),
-        operator: Operator::default(),
-        marks: Marks::default(),
-        summary: Summary { notes, ..Summary::default() },
-        duration: plan.duration,
-        is_quiet: false,
-        encoder: Output::new(),
-    };
-    for timed in &plan.faults {
-        world.events.push(timed.at, Event::Fault(timed.fault.clone()));
-    }
+    let mut world = World::new(plan, settings, workload, random, trace);
     world.events.push(plan.quiet_from, Event::Quiet);
-    for machine in 1..=plan.nodes {
-        let at = world.random.below(500 * MILLISECOND);
-        world.events.push(at, Event::Start { machine });
-    }
     world.live();
     world.judge()
+}
+
+impl<'trace> World<'trace> {
+    /// A world in which nothing has happened yet; the faults of the plan and the starts of its nodes will.
+    fn new(
+        plan: &Plan,
+        settings: Settings,
+        workload: WorkloadSettings,
+        random: &Random,
+        trace: &'trace mut Trace,
+    ) -> World<'trace> {
+        let notes = format!("{plan}{settings:?}\n{workload:?}");
+        trace.say(0, || notes.clone());
+        let node_of = |address: &holdfast_client::Address| address.port.checked_sub(7000).map(u32::from);
+        let mut world = World {
+            trace,
+            random: random.fork("world"),
+            settings,
+            events: Events::new(),
+            network: Network::new(random.fork("network"), plan.weather.clone()),
+            workload: Workload::new(random, workload, SECOND, node_of),
+            machines: (1..=plan.nodes).map(|number| Machine::new(number, random)).collect(),
+            machine_of: BTreeMap::new(),
+            wires: BTreeMap::new(),
+            leaders: Leaders::default(),
+            leases: Leases::default(),
+            logs: Logs::default(),
+            states: States::default(),
+            memberships: Memberships::default(),
+            operator: Operator::default(),
+            marks: Marks::default(),
+            summary: Summary { notes, ..Summary::default() },
+            duration: plan.duration,
+            is_quiet: false,
+            encoder: Output::new(),
+            heard: Vec::new(),
+        };
+        for timed in &plan.faults {
+            world.events.push(timed.at, Event::Fault(timed.fault.clone()));
+        }
+        for machine in 1..=plan.nodes {
+            let at = world.random.below(500 * MILLISECOND);
+            world.events.push(at, Event::Start { machine });
+        }
+        world
+    }
 }
 
 impl World<'_> {
@@ -262,13 +281,18 @@ impl World<'_> {
             {
                 return;
             }
-            let until = if self.workload.is_done() { end } else { self.workload.next_time().min(end) };
-            match self.events.pop_until(until) {
-                Some((_, event)) => self.happen(event),
-                None => {
-                    let actions = self.workload.tick(self.events.now());
-                    self.carry_out(actions);
-                }
+            self.advance(end);
+        }
+    }
+
+    /// Lets the next thing happen, if something does until then.
+    fn advance(&mut self, end: Micros) {
+        let until = if self.workload.is_done() { end } else { self.workload.next_time().min(end) };
+        match self.events.pop_until(until) {
+            Some((_, event)) => self.happen(event),
+            None => {
+                let actions = self.workload.tick(self.events.now());
+                self.carry_out(actions);
             }
         }
     }
@@ -905,6 +929,9 @@ impl World<'_> {
             return;
         }
         wire.got = sequence;
+        if client == stage::ASKER {
+            return self.heard.push((now, connection, news));
+        }
         let actions = match news {
             News::Bytes(bytes) => {
                 self.trace.event(now, "reply", &[client.into(), connection.into(), bytes.len() as u64]);

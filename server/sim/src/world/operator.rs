@@ -56,7 +56,7 @@ impl World<'_> {
     }
 
     /// Whether those that are not lost are a majority in every membership that may count: the newest, those that running nodes other
-    /// than `but` take for valid, and what becomes of these once all have left that are to. One more may be lost, and one more leave.
+    /// than `but` take for valid, and what becomes of these while those leave that are to, and once all have. One more may be lost, and one more leave.
     fn bears(&mut self, lost: Option<NodeId>, leaves: Option<NodeId>, but: u32) -> bool {
         let Some(newest) = self.memberships.newest() else { return false };
         let others = self.machines.iter().filter(|machine| machine.number != but);
@@ -74,7 +74,11 @@ impl World<'_> {
             .all(|voters| {
                 let is_to_go = |voter: &NodeId| operator.leaving.contains_key(voter) || leaves == Some(*voter);
                 let stay: Vec<NodeId> = voters.iter().copied().filter(|voter| !is_to_go(voter)).collect();
-                has_majority(voters) && !stay.is_empty() && has_majority(&stay)
+                // NB: they go one by one, and those that run may go before those that are lost.
+                let is_lost = |voter: &NodeId| operator.lost.contains(voter) || lost == Some(*voter);
+                let between: Vec<NodeId> =
+                    voters.iter().copied().filter(|voter| is_lost(voter) || !is_to_go(voter)).collect();
+                has_majority(voters) && has_majority(&between) && !stay.is_empty() && has_majority(&stay)
             });
         if !bears {
             self.marks.hit("losses put off");
@@ -196,7 +200,7 @@ impl World<'_> {
     }
 
     /// The machine that leads, as far as anybody can tell.
-    fn leading(&self) -> Option<u32> {
+    pub(super) fn leading(&self) -> Option<u32> {
         let leads = self.machines.iter().filter(|machine| machine.stopped.is_none());
         let led =
             leads.filter_map(|machine| Some((machine.node.as_ref().filter(|node| node.leads())?, machine.number)));

@@ -93,6 +93,32 @@ impl Settings {
         }
     }
 
+    /// Those of a script: nothing is drawn, nothing is small, nothing happens by itself.
+    pub fn mild() -> Settings {
+        Settings {
+            election_timeout_ms: 500,
+            lease_reads: true,
+            sleep_after_ms: None,
+            segment_bytes: 512 << 10,
+            log_bytes_max: 4 << 20,
+            log_cache_bytes_max: 1 << 20,
+            memtable_bytes_max: 1 << 20,
+            flush_age_ms: 60_000,
+            disk_us: 50..=500,
+            turn_us: 1..=50,
+            install_us: MILLISECOND..=20 * MILLISECOND,
+            chunk_bytes: 16 << 10,
+            transfer_stall: 2 * SECOND,
+            compare_every: 256,
+            hand_over_per_mille: 0,
+            torn_per_mille: 500,
+            append_bytes_max: 1 << 20,
+            fall_per_mille: 0,
+            session_retention_seconds: 86_400,
+            stillborn_per_mille: 0,
+        }
+    }
+
     /// How a host is opened, as the server would.
     pub(super) fn host(
         &self,
