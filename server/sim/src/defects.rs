@@ -40,6 +40,7 @@ const DEFECTS: &[(&str, Place)] = &[
     ("lease-after-transfer", Place::Raft(Raft::LeaseAfterTransfer)),
     ("read-index-without-round", Place::Raft(Raft::ReadIndexWithoutRound)),
     ("read-before-first-commit", Place::Raft(Raft::ReadBeforeFirstCommit)),
+    ("follower-read-unasked", Place::Raft(Raft::FollowerReadUnasked)),
     ("two-changes-at-once", Place::Raft(Raft::TwoChangesAtOnce)),
     ("truncate-below-commit", Place::Raft(Raft::TruncateBelowCommit)),
     ("commit-unmatched", Place::Raft(Raft::CommitUnmatched)),

@@ -32,10 +32,13 @@ fn seeds_are_clean_and_come_by_the_places_that_matter() {
         "log cuts",
         "numbered writes answered again",
         "reads behind writes",
+        "reads by followers",
+        "reads by followers given up",
         "reads by the quorum",
         "reads under a lease",
         "sessions forgotten",
         "snapshots put in place",
+        "stale reads by followers",
         "starts cut short",
         "votes given",
     ] {

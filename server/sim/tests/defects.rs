@@ -9,7 +9,13 @@ use holdfast_sim::world::simulate;
 
 #[test]
 fn defects_are_found_within_a_few_seeds() {
-    for name in ["vote-not-synced", "append-ack-before-sync", "own-entries-not-synced", "two-changes-at-once"] {
+    for name in [
+        "vote-not-synced",
+        "append-ack-before-sync",
+        "own-entries-not-synced",
+        "two-changes-at-once",
+        "follower-read-unasked",
+    ] {
         let arguments = Arguments::parse_from(["sim", "--seeds", "0..20", "--defect", name]);
         let mut output = Vec::new();
         let defect = Defect::parse(name).expect("a defect of this name");

@@ -28,6 +28,8 @@ pub struct Call {
     pub returned_us: Option<u64>,
     /// What became of it.
     pub outcome: Outcome,
+    /// It may show any state that there was before its return, however old.
+    pub may_be_old: bool,
     /// Its call's place among all calls and returns. Times alone don't order what happens within a microsecond.
     pub(super) called_at: u64,
     /// Its return's place among all calls and returns.
@@ -61,10 +63,29 @@ impl History {
     pub fn call(&mut self, now_us: u64, client: u32, key: &[u8], operation: Operation) -> OperationId {
         let called_at = self.next_place(now_us);
         let outcome = Outcome::Unknown;
-        let call =
-            Call { client, operation, called_us: now_us, returned_us: None, outcome, called_at, returned_at: None };
+        let call = Call {
+            client,
+            operation,
+            called_us: now_us,
+            returned_us: None,
+            outcome,
+            may_be_old: false,
+            called_at,
+            returned_at: None,
+        };
         self.calls.push((key.to_vec(), call));
         OperationId(self.calls.len() - 1)
+    }
+
+    /// A client asks what a key held at some time: now, or before. In the order of operations it may stand anywhere before its return.
+    ///
+    /// # Panics
+    /// If the time is before that of an earlier record.
+    pub fn call_old(&mut self, now_us: u64, client: u32, key: &[u8]) -> OperationId {
+        let id = self.call(now_us, client, key, Operation::Get);
+        let call = &mut self.calls[id.0].1;
+        (call.may_be_old, call.called_at) = (true, 0);
+        id
     }
 
     /// An outcome is known. `Outcome::Unknown` notes when the client gave up.
@@ -114,7 +135,8 @@ impl History {
         (key, call)
     }
 
-    /// The operations of each key that count, in the order of their calls: those that failed are left out.
+    /// The operations of each key that count, in the order of their calls, those first that may show what is old; those that failed
+    /// are left out.
     pub(super) fn by_key(&self) -> BTreeMap<&[u8], Vec<Call>> {
         let mut keys: BTreeMap<&[u8], Vec<Call>> = BTreeMap::new();
         for (key, call) in &self.calls {
@@ -122,6 +144,7 @@ impl History {
                 keys.entry(key).or_default().push(call.clone());
             }
         }
+        keys.values_mut().for_each(|calls| calls.sort_by_key(|call| call.called_at));
         keys
     }
 }

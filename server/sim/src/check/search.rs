@@ -171,6 +171,10 @@ pub(super) struct Search {
 impl Search {
     /// Prepares to look for an order of these calls, which stand in the order of time.
     pub(super) fn new(calls: &[Call], steps_max: u64) -> Search {
+        debug_assert!(
+            calls.is_sorted_by_key(|call| call.called_at),
+            "what was tried is told apart by numbers in this order"
+        );
         let mut states = States::new();
         if let Some(value) = longest_read_of_a_log(calls) {
             states.appends_lead_to(value);

@@ -80,8 +80,7 @@ impl Request {
 
     /// Reads a key or a pair, whichever has this name.
     pub(super) fn read_all(key: &[u8]) -> Request {
-        // NB: in front of it may be what all names begin with.
-        if !key.windows(PAIR.len()).any(|part| part == PAIR.as_bytes()) {
+        if !names(key, PAIR) {
             return Request::get(key);
         }
         let [one, other] = keys_of_pair(key);
@@ -146,11 +145,44 @@ pub(super) fn draw(random: &mut Random, kind: KeyKind, key: &[u8], knowledge: &K
     }
 }
 
+/// Draws a read of a key of this kind.
+pub(super) fn draw_read(random: &mut Random, kind: KeyKind, key: &[u8]) -> Request {
+    match kind {
+        KeyKind::Register | KeyKind::Counter => Request::get(key),
+        KeyKind::Log if random.chance(300) => strlen(key),
+        KeyKind::Log => Request::get(key),
+        KeyKind::Pair if random.chance(300) => half_of_pair(random, key),
+        KeyKind::Pair => Request::read_all(key),
+    }
+}
+
+fn strlen(key: &[u8]) -> Request {
+    request(&[b"STRLEN", key], key, Operation::Get, Reading::Length)
+}
+
 /// What only the names of pairs have in them.
 pub(super) const PAIR: &str = "pair";
 
+/// What only the names of logs have in them.
+pub(super) const LOG: &str = "log";
+
+/// Whether a key of this name is a log.
+pub(super) fn is_log(key: &[u8]) -> bool {
+    names(key, LOG)
+}
+
+/// Whether a key is of the kind whose names have this in them. NB: in front of it may be what all names begin with.
+fn names(key: &[u8], kind: &str) -> bool {
+    key.windows(kind.len()).any(|part| part == kind.as_bytes())
+}
+
 fn keys_of_pair(name: &[u8]) -> [Vec<u8>; 2] {
     ["a", "b"].map(|end| [b"{", name, b"}", end.as_bytes()].concat())
+}
+
+fn half_of_pair(random: &mut Random, name: &[u8]) -> Request {
+    let [one, other] = keys_of_pair(name);
+    request(&[b"GET", if random.chance(500) { &one } else { &other }], name, Operation::Get, Reading::Value)
 }
 
 fn draw_pair(random: &mut Random, name: &[u8], unique: &str) -> Request {
@@ -160,7 +192,7 @@ fn draw_pair(random: &mut Random, name: &[u8], unique: &str) -> Request {
     let create = Operation::CompareAndSet { expected: None, new: Text::from(new) };
     match random.weighted(&[35, 10, 35, 10, 10]) {
         0 => Request::read_all(name),
-        1 => request(&[b"GET", if random.chance(500) { &one } else { &other }], name, Operation::Get, Reading::Value),
+        1 => half_of_pair(random, name),
         2 => request(&[b"MSET", &one, new, &other, new], name, set, Reading::OkOrNull),
         3 => request(&[b"MSETNX", &one, new, &other, new], name, create, Reading::OneOrZero),
         _ => request(&[b"DEL", &other, &one], name, Operation::Delete, Reading::TwoOrZero),
@@ -212,7 +244,7 @@ fn draw_log(random: &mut Random, key: &[u8], unique: &str) -> Request {
             request(&[b"APPEND", key, piece.as_bytes()], key, operation, Reading::Length)
         }
         1 => Request::get(key),
-        _ => request(&[b"STRLEN", key], key, Operation::Get, Reading::Length),
+        _ => strlen(key),
     }
 }
 

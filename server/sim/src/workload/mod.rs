@@ -15,6 +15,8 @@
 //! - **Certain failures**: `MOVED`, `CLUSTERDOWN` and the like ([`REFUSED_CODES`]) promise that the command was not
 //!   executed. The client follows a `MOVED`; otherwise it tries another node.
 //! - **Numbered writes**: some clients send what is unknown again, under the number that it has in their session.
+//! - **Readers** only read. They say READONLY and stay with whatever node they are at, leader or not, as long as it answers. Where
+//!   replicas may be behind, what they hear must have been true at some time, and must not go back on one connection.
 //! - **Values are unique**: nothing is written twice, so every read tells whose write it saw.
 //! - **Keys are retired** after some operations and replaced by fresh ones: the checker's work grows with the operations on
 //!   one key, and logs must not grow without end.
@@ -23,6 +25,7 @@
 
 mod client;
 mod commands;
+mod reader;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -37,7 +40,7 @@ pub use commands::{KeyKind, REFUSED_CODES, Reading, Request, encode};
 use crate::check::{History, Operation, Outcome};
 use crate::random::Random;
 use crate::time::{MILLISECOND, Micros, SECOND};
-use client::Client;
+use client::{Client, Habit};
 
 /// How many clients there are and what they do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +49,10 @@ pub struct WorkloadSettings {
     pub clients: u32,
     /// Further clients, which number their writes and send those of unknown outcome again.
     pub session_clients: u32,
+    /// Further clients, which read from replicas.
+    pub reading_clients: u32,
+    /// What those hear may be old.
+    pub reads_may_be_old: bool,
     /// The nodes that they know: `1..=nodes`.
     pub nodes: u32,
     /// What the names of all keys begin with.
@@ -72,6 +79,8 @@ impl WorkloadSettings {
         WorkloadSettings {
             clients: 10,
             session_clients: 0,
+            reading_clients: 0,
+            reads_may_be_old: false,
             nodes,
             key_prefix: String::new(),
             keys: BTreeMap::from([(KeyKind::Register, 3), (KeyKind::Counter, 1), (KeyKind::Log, 1)]),
@@ -110,6 +119,12 @@ impl WorkloadSettings {
             timeout_us: [500 * MILLISECOND, 2 * SECOND, 5 * SECOND][random.index(3)],
             ..WorkloadSettings::new(nodes)
         }
+    }
+
+    /// Has some clients read from replicas.
+    pub fn add_readers(&mut self, random: &Random, may_be_old: bool) {
+        self.reading_clients = [1, 2, 4][random.fork("readers").index(3)];
+        self.reads_may_be_old = may_be_old;
     }
 }
 
@@ -174,7 +189,7 @@ impl LiveKey {
         let kind_name = match kind {
             KeyKind::Register => "register",
             KeyKind::Counter => "counter",
-            KeyKind::Log => "log",
+            KeyKind::Log => commands::LOG,
             KeyKind::Pair => commands::PAIR,
         };
         let name = format!("{prefix}{kind_name}-{number}.{generation}").into_bytes();
@@ -274,10 +289,16 @@ impl Workload {
             .flat_map(|(kind, count)| (0..*count).map(|number| LiveKey::new(&settings.key_prefix, *kind, number, 0)))
             .collect();
         assert!(!keys.is_empty(), "a workload needs a key");
-        let clients = (1..=settings.clients + settings.session_clients)
+        let calling = settings.clients + settings.session_clients;
+        let clients = (1..=calling + settings.reading_clients)
             .map(|number| {
                 let random = random.fork_numbered("client", u64::from(number));
-                Client::new(random, number, number > settings.clients, &settings, now)
+                let habit = match number {
+                    _ if number <= settings.clients => Habit::Plain,
+                    _ if number <= calling => Habit::NumbersWrites,
+                    _ => Habit::ReadsReplicas,
+                };
+                Client::new(random, number, habit, &settings, now)
             })
             .collect();
         let shared = Shared {

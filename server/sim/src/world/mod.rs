@@ -32,7 +32,7 @@ mod operator;
 mod settings;
 
 pub use marks::Marks;
-pub use settings::Settings;
+pub use settings::{ReplicaReads, Settings};
 
 use holdfast_raft::{ConfState, Message, MessageBody, Role, RoleState};
 use holdfast_server::peer::format::{self, Frame, HEAD_BYTES, Head};
@@ -200,6 +200,9 @@ pub fn simulate(task: &Task, trace: &mut Trace) -> Summary {
     let mut pairs = random.fork("pairs");
     if pairs.chance(400) {
         workload.keys.insert(KeyKind::Pair, pairs.range(1..=2) as u32);
+    }
+    if settings.replica_reads != ReplicaReads::Unused {
+        workload.add_readers(&random, settings.replica_reads == ReplicaReads::Stale);
     }
     run(&plan, settings, workload, &random, trace)
 }

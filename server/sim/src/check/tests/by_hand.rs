@@ -258,3 +258,55 @@ fn violation_outranks_an_undecided_key() {
     let Verdict::Violation(violation) = check(&history, 5) else { panic!("no violation") };
     assert_eq!(violation.key, b"b");
 }
+
+/// A value is written, then another; then a replica that may be behind is asked.
+fn read_of_old_after_two_writes(read: Option<&str>, third_write_follows: bool) -> Verdict {
+    let mut history = History::new();
+    for (time, value) in [(10, "a"), (20, "b")] {
+        let id = history.call(time, 1, KEY, set(value));
+        history.finish(time + 5, id, Outcome::Answered(Done));
+    }
+    let id = history.call_old(30, 2, KEY);
+    history.finish(35, id, Outcome::Answered(Answer::Value(read.map(Text::from))));
+    if third_write_follows {
+        let id = history.call(40, 1, KEY, set("c"));
+        history.finish(45, id, Outcome::Answered(Done));
+    }
+    check(&history, 10_000)
+}
+
+#[test]
+fn read_that_may_be_old_shows_what_was_there_at_some_time() {
+    for value in [None, Some("a"), Some("b")] {
+        assert!(read_of_old_after_two_writes(value, false).is_pass(), "{value:?}");
+    }
+}
+
+#[test]
+fn read_that_may_be_old_shows_nothing_that_was_never_there_or_comes_later() {
+    for (value, follows) in [("never written", false), ("c", true)] {
+        let verdict = read_of_old_after_two_writes(Some(value), follows);
+        assert!(matches!(verdict, Verdict::Violation(_)), "{value}: {verdict}");
+        assert!(verdict.to_string().contains("get of any time before"), "{verdict}");
+    }
+}
+
+/// Many old reads among writes of unknown outcome: what was tried is still told apart.
+#[test]
+fn reads_that_may_be_old_do_not_confuse_the_memory_of_what_was_tried() {
+    let mut history = History::new();
+    let mut now = 0;
+    for number in 0..60_u32 {
+        now += 10;
+        let write = history.call(now, 1, KEY, set(&number.to_string()));
+        let other = history.call(now + 1, 2, KEY, set(&format!("other {number}")));
+        history.finish(now + 4, write, Outcome::Answered(Done));
+        history.finish(now + 5, other, Outcome::Answered(Done));
+        let read = history.call_old(now + 6, 3, KEY);
+        let old = number / 2;
+        let value = if number.is_multiple_of(3) { format!("other {old}") } else { old.to_string() };
+        history.finish(now + 7, read, Outcome::Answered(Answer::Value(Some(value.as_str().into()))));
+    }
+    let verdict = check(&history, 100_000);
+    assert!(verdict.is_pass(), "{verdict}");
+}
