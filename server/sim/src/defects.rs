@@ -59,6 +59,10 @@ const DEFECTS: &[(&str, Place)] = &[
     ("log-cut-ahead-of-store", Place::Server(Server::LogCutAheadOfStore)),
     ("log-cut-before-snapshot", Place::Server(Server::LogCutBeforeSnapshot)),
     ("snapshot-of-another-index", Place::Server(Server::SnapshotOfAnotherIndex)),
+    ("time-by-own-clock", Place::Server(Server::TimeByOwnClock)),
+    ("time-moved-by-reads", Place::Server(Server::TimeMovedByReads)),
+    ("ending-overlooked", Place::Server(Server::EndingOverlooked)),
+    ("reclaim-unchecked", Place::Server(Server::ReclaimUnchecked)),
     ("session-forgotten", Place::Server(Server::SessionForgotten)),
     ("read-behind-commit", Place::Server(Server::ReadBehindCommit)),
 ];
@@ -116,10 +120,11 @@ impl Defect {
 
 /// Which check a violation comes from, by its words.
 fn seen_by(violation: &str) -> &'static str {
-    const WORDS: [(&str, &str); 21] = [
+    const WORDS: [(&str, &str); 22] = [
         ("panic: ", "an assertion"),
         ("not linearizable", "linearizability"),
         ("undecided", "linearizability, undecided"),
+        ("outlived", "deadlines"),
         ("lost what was synced", "disks"),
         (" sends ", "promises"),
         ("is answered, but", "acknowledged"),

@@ -15,6 +15,10 @@ fn defects_are_found_within_a_few_seeds() {
         "own-entries-not-synced",
         "two-changes-at-once",
         "follower-read-unasked",
+        "time-by-own-clock",
+        "time-moved-by-reads",
+        "reclaim-unchecked",
+        "ending-overlooked",
     ] {
         let arguments = Arguments::parse_from(["sim", "--seeds", "0..20", "--defect", name]);
         let mut output = Vec::new();

@@ -426,6 +426,11 @@ impl<'a> Unseen<'a> {
             if let Outcome::Answered(Answer::Value(Some(value))) = &call.outcome {
                 seen.insert(value);
             }
+            // NB: of those that nobody knows to be stored, any may go away once the time of the first of them is over. That is more
+            // than can happen, and never less.
+            if call.lapse.is_some() && matches!(call.outcome, Outcome::Answered(_)) {
+                seen.extend(call.stored());
+            }
         }
         // It must be none of those that were seen.
         let mut one = String::from("(a value that nobody saw)");
@@ -440,6 +445,7 @@ impl<'a> Unseen<'a> {
         let is_unseen = |value: &Text| self.seen.as_ref().is_some_and(|seen| !seen.contains(value));
         match operation {
             Operation::Set(value) if is_unseen(value) => Operation::Set(self.one.clone()),
+            Operation::Lapse(value) if is_unseen(value) => Operation::Lapse(self.one.clone()),
             Operation::CompareAndSet { expected, new } if is_unseen(new) => {
                 Operation::CompareAndSet { expected: expected.clone(), new: self.one.clone() }
             }

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::BytesMut;
 use holdfast_client::{Decoder, Limits, Value};
 
-use super::commands::{Knowledge, REFUSED_CODES, Request, draw, draw_read, encode};
+use super::commands::{Knowledge, REFUSED_CODES, Request, Span, draw, draw_read, encode};
 use super::reader::Reader;
 use super::session::{Numbered, Session, is_over};
 use super::{Action, Loss, Shared, WorkloadSettings};
-use crate::check::{Answer, Operation, OperationId, Outcome, Text};
+use crate::check::{Answer, Lapse, Operation, OperationId, Outcome, Text};
 use crate::random::Random;
-use crate::time::Micros;
+use crate::time::{MILLISECOND, Micros};
 
 /// How likely a reader goes elsewhere after a round, of a thousand.
 const READER_LEAVES_PER_MILLE: u32 = 50;
@@ -142,10 +142,21 @@ impl Client {
         } else if asked.is_empty() {
             for _ in 0..count {
                 let Some(request) = self.next_request(shared) else { break };
-                let id = if self.reader.is_some() && shared.settings.reads_may_be_old {
-                    shared.history.call_old(now, self.number, &request.key)
-                } else {
-                    shared.history.call(now, self.number, &request.key, request.operation.clone())
+                let (client, key, operation) = (self.number, &request.key, request.operation.clone());
+                let error_us = shared.settings.deadline_error_us;
+                let id = match request.lapse {
+                    Some(span) => {
+                        let span_us = match span {
+                            Span::Milliseconds(ms) => ms * MILLISECOND,
+                            Span::ForEver => Lapse::NEVER,
+                        };
+                        let lapse = Lapse { span_us, error_us };
+                        shared.history.call_lapsing(now, client, key, operation, lapse)
+                    }
+                    None if self.reader.is_some() && shared.settings.reads_may_be_old => {
+                        shared.history.call_old(now, client, key)
+                    }
+                    None => shared.history.call(now, client, key, operation),
                 };
                 let numbered = self.session.as_mut().and_then(|session| session.number(&request));
                 asked.push_back(Asked { id, request, numbered });

@@ -201,6 +201,7 @@ pub fn simulate(task: &Task, trace: &mut Trace) -> Summary {
     if pairs.chance(400) {
         workload.keys.insert(KeyKind::Pair, pairs.range(1..=2) as u32);
     }
+    workload.draw_leases(&random, limits.skew_us_max);
     if settings.replica_reads != ReplicaReads::Unused {
         workload.add_readers(&random, settings.replica_reads == ReplicaReads::Stale);
     }

@@ -245,7 +245,22 @@ impl Node {
             return self.hold(id, Hold::Paused);
         }
         let pending = self.conns.get(&id).map_or(0, |conn| conn.pending);
-        if !writes && fresh && pending == 0 && !self.may_read(id) {
+        // A replica can't move the group's time: it shows what it knows.
+        let needs_time = !writes && fresh && self.has_ending_key(spec, args);
+        if needs_time && replica {
+            // A deadline has passed of which the group doesn't know yet. Only the leader can tell it.
+            self.mark("deadlines left to the leader");
+            let elsewhere = match route(&self.topology, spec, args, Standing::default(), |_| false) {
+                Route::Serve => Route::ClusterDown.to_string(),
+                elsewhere => elsewhere.to_string(),
+            };
+            return self.answer(id, &elsewhere);
+        }
+        if needs_time && let Some(reason) = self.host.fault() {
+            let text = format!("MISCONF {reason}");
+            return self.answer(id, &text);
+        }
+        if !writes && fresh && pending == 0 && !needs_time && !self.may_read(id) {
             return false;
         }
         if replica && !fresh {
@@ -257,14 +272,27 @@ impl Node {
                 None => self.turn.builder.push(spec.id, args),
             }
             self.gather(id, Work::Write);
-        } else if pending > 0 {
+        } else if pending > 0 || needs_time {
             let at = self.turn.batch.arena.push(spec.id, args);
-            self.mark("reads behind writes");
+            self.mark(if needs_time { "reads that moved the group's time" } else { "reads behind writes" });
             self.gather(id, Work::Read(at));
         } else {
             self.read_now(id, spec, args);
         }
         true
+    }
+
+    /// Whether the deadline of one of a command's keys has passed since the group's time last moved.
+    fn has_ending_key(&mut self, spec: &'static CommandSpec, args: &[&[u8]]) -> bool {
+        let clock_ms = self.clock_ms;
+        for position in command::keys_of(spec, args) {
+            match self.host.data_mut().is_ending(args[position], clock_ms) {
+                Ok(false) => {}
+                Ok(true) => return true,
+                Err(error) => self.fail(&error.to_string()),
+            }
+        }
+        false
     }
 
     /// Whether this node answers a command about keys.
