@@ -21,6 +21,8 @@ pub enum Defect {
     TimeByOwnClock,
     /// A read that finds a deadline passed moves the replica's time by itself, not through the log.
     TimeMovedByReads,
+    /// A read that finds a deadline passed says so before the log does.
+    ReadAheadOfTime,
     /// Reads don't notice that a deadline has passed since the group's time last moved.
     EndingOverlooked,
     /// Keys that were found expired are deleted without a look at whether they still are.

@@ -61,6 +61,7 @@ const DEFECTS: &[(&str, Place)] = &[
     ("snapshot-of-another-index", Place::Server(Server::SnapshotOfAnotherIndex)),
     ("time-by-own-clock", Place::Server(Server::TimeByOwnClock)),
     ("time-moved-by-reads", Place::Server(Server::TimeMovedByReads)),
+    ("read-ahead-of-time", Place::Server(Server::ReadAheadOfTime)),
     ("ending-overlooked", Place::Server(Server::EndingOverlooked)),
     ("reclaim-unchecked", Place::Server(Server::ReclaimUnchecked)),
     ("session-forgotten", Place::Server(Server::SessionForgotten)),

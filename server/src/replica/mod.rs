@@ -447,7 +447,16 @@ impl Replica {
             self.time_ms = clock_ms;
             return Ok(false);
         }
+        if ending && defects::has(Defect::ReadAheadOfTime) {
+            self.stamp_ms = self.stamp_ms.max(clock_ms);
+            return Ok(false);
+        }
         Ok(ending)
+    }
+
+    /// The time by which a command finds keys there or not.
+    fn time_of_keys_ms(&self, reads: bool) -> u64 {
+        if reads && defects::has(Defect::ReadAheadOfTime) { self.time_ms.max(self.stamp_ms) } else { self.time_ms }
     }
 
     fn ends_by(&self, head: &Head, clock_ms: u64) -> bool {
