@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::client::{Client, Patience};
 use crate::command::{Command, Effect};
-use crate::error::{Error, Outcome};
+use crate::error::{Error, Outcome, ServerError};
 use crate::value::Value;
 
 /// Numbers that may be unacknowledged at a time; the server refuses more.
@@ -37,7 +37,7 @@ const LIFETIME_AT: std::ops::Range<usize> = 12..20;
 const SESSIONS_MAX: u32 = 3;
 
 /// Codes of error replies that are no answer of the command's own: it was not executed by this try.
-const REFUSALS: [&str; 14] = [
+const REFUSALS: [&str; 15] = [
     "ASK",
     "CLUSTERDOWN",
     "LOADING",
@@ -50,6 +50,7 @@ const REFUSALS: [&str; 14] = [
     "SESSIONEXPIRED",
     "SESSIONFULL",
     "SESSIONMISMATCH",
+    "SESSIONREFUSED",
     "SESSIONWINDOW",
     "TRYAGAIN",
 ];
@@ -217,7 +218,7 @@ impl NumberedWrite {
             let failure = match result.map(|mut values| values.pop()) {
                 Ok(Some(Value::Error(error))) => match error.code() {
                     "SESSIONAPPLIED" => return Err(Error::ReplyNotKept),
-                    code if REFUSALS.contains(&code) => Error::Server(error),
+                    _ if is_refusal(&error) => Error::Server(error),
                     _ => return Err(Error::Server(error)),
                 },
                 Ok(Some(value)) => return Ok(value),
@@ -244,6 +245,12 @@ impl Drop for NumberedWrite {
     fn drop(&mut self) {
         self.session.release(self.number);
     }
+}
+
+/// Whether this try was certainly not executed, whatever an earlier one was.
+fn is_refusal(error: &ServerError) -> bool {
+    // NB: limits of size differ between nodes while they are being changed.
+    REFUSALS.contains(&error.code()) || error.text().starts_with("ERR Protocol error")
 }
 
 async fn numbered(

@@ -178,6 +178,10 @@ impl Raft {
     }
 
     pub(crate) fn on_vote(&mut self, from: ReplicaId, last_index: u64, last_term: u64, transfer: bool) {
+        // NB: also in a term that it has come to by other means than a request for its vote.
+        if !transfer && self.vote != from && self.is_loyal() {
+            return;
+        }
         let free = self.vote == from || (self.vote == 0 && self.leader.is_none()) || defects::has(Defect::VoteTwice);
         let granted = free && self.log.is_up_to_date(last_index, last_term);
         if !granted {
@@ -304,10 +308,10 @@ impl Raft {
         self.uncommitted_bytes = 0;
         self.transfer = None;
         self.reads.start_term();
-        // A change of membership may be among what the predecessors left.
-        self.conf_barrier = self.log.last();
-        // Only an entry of the own term can be committed by counting, and commits the rest with it.
-        self.append_own(EntryKind::Noop, Bytes::new());
+        // Only an entry of the own term can be committed by counting, and commits the rest with it. A change of membership may be
+        // among what the predecessors left, or be committed without a seal: this entry is one.
+        self.conf_barrier = self.append_own(EntryKind::Noop, Bytes::new());
+        self.conf_sealed = self.conf.clone();
         if !self.peers.is_empty() {
             self.start_round();
         }

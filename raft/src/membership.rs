@@ -229,7 +229,7 @@ impl ConfState {
         if self.voters.len() > VOTERS_MAX || self.voters_outgoing.len() > VOTERS_MAX {
             return Err("too many voters");
         }
-        if self.learners.len() > LEARNERS_MAX {
+        if self.learners.len() + self.learners_next.len() > LEARNERS_MAX {
             return Err("too many learners");
         }
         if self.learners.iter().any(|id| self.is_voter(*id)) {
@@ -359,6 +359,15 @@ mod tests {
         assert_eq!(joint.vote_outcome(|id| Some(id >= 3)), VoteOutcome::Lost);
         assert_eq!(joint.vote_outcome(|id| (id >= 3).then_some(true)), VoteOutcome::Open);
         assert_eq!(joint.vote_outcome(|id| Some(id != 1 && id != 5)), VoteOutcome::Won);
+    }
+
+    /// The end of a joint membership must be allowed wherever the joint membership is, or nobody could ever leave it.
+    #[test]
+    fn learners_to_come_count_as_learners() {
+        let learners: Vec<ReplicaId> = (10..10 + LEARNERS_MAX as u64).collect();
+        let state = ConfState { learners, ..ConfState::of_voters([1, 2, 3]) };
+        let demote = ConfChange { transition: ConfTransition::JointAuto, steps: vec![ConfStep::AddLearner(3)] };
+        assert_eq!(state.changed(&demote), Err("too many learners"));
     }
 
     #[test]

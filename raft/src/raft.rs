@@ -88,8 +88,10 @@ pub struct Raft {
     pub(crate) peers: Vec<Progress>,
     pub(crate) heartbeat_due: Millis,
     pub(crate) uncommitted_bytes: usize,
-    /// No further membership change before this entry was handed out.
+    /// No further membership change before this entry, the last change's seal, was handed out.
     pub(crate) conf_barrier: u64,
+    /// The membership before the change whose seal is under way.
+    pub(crate) conf_sealed: ConfState,
     pub(crate) transfer: Option<Transfer>,
     pub(crate) reads: Reads,
     pub(crate) sleep: Sleep,
@@ -216,8 +218,8 @@ impl Raft {
         let commit = hard_state.commit.max(applied);
         let random = Random::new(config.seed);
         // A replica that ran before may have confirmed a leader just before it stopped: it holds back its vote for one
-        // election timeout, or that leader's lease would not be safe.
-        let ran_before = hard_state.term > 0;
+        // election timeout, or that leader's lease would not be safe. NB: it confirms leaders before its first term is on disk.
+        let ran_before = hard_state.term > 0 || !conf_state.is_sole_voter(config.id);
         let told = RoleState { term: hard_state.term, role: Role::Follower, leader: None };
         let mut raft = Raft {
             config,
@@ -238,6 +240,7 @@ impl Raft {
             heartbeat_due: Millis::MAX,
             uncommitted_bytes: 0,
             conf_barrier: 0,
+            conf_sealed: ConfState::default(),
             transfer: None,
             reads: Reads::default(),
             sleep: Sleep::default(),
@@ -615,6 +618,7 @@ impl Raft {
         let bytes = entries.iter().map(Entry::size_bytes).sum();
         self.unapplied.push_back((self.log.delivered(), bytes));
         self.unapplied_bytes += bytes;
+        let mut took_effect = false;
         for entry in &entries {
             if entry.kind != EntryKind::ConfChange {
                 continue;
@@ -623,15 +627,20 @@ impl Raft {
             let next = ConfChange::decode(&entry.payload).and_then(|change| self.conf.changed(&change));
             if let Ok(next) = next {
                 ready.conf_states.push((entry.index, next.clone()));
+                if self.is_membership_settled() {
+                    self.conf_sealed = self.conf.clone();
+                }
                 if self.role == Role::Leader && !next.is_voter(self.config.id) {
                     // Going, the leader tells the others what is committed, so that they needn't find out alone.
                     self.replicate = true;
                     self.send_appends(reader)?;
                 }
                 self.set_conf(next);
+                took_effect = true;
             }
         }
-        self.maybe_leave_joint();
+        self.follow_up_changes(took_effect);
+        self.continue_transfer();
         ready.committed = entries;
         Ok(())
     }
@@ -639,12 +648,12 @@ impl Raft {
     /// A new membership takes effect.
     pub(crate) fn set_conf(&mut self, next: ConfState) {
         self.conf = next;
-        if self.role != Role::Leader {
-            return;
-        }
         let id = self.config.id;
-        if !self.conf.is_voter(id) {
+        if self.role != Role::Follower && !self.conf.is_voter(id) {
+            // Also a candidate, which may have learnt of it from the answers to its questions.
             self.become_follower(self.term, None);
+        }
+        if self.role != Role::Leader {
             return;
         }
         self.peers.retain(|peer| self.conf.contains(peer.id));
@@ -665,16 +674,33 @@ impl Raft {
         self.replicate = true;
     }
 
-    /// Ends a joint membership that asked for it, once nothing else is under way.
-    fn maybe_leave_joint(&mut self) {
-        if self.role == Role::Leader
-            && self.conf.auto_leave
-            && self.conf.is_joint()
-            && self.conf_barrier <= self.log.delivered()
-        {
-            let index = self.append_own(EntryKind::ConfChange, ConfChange::leave().encode());
-            self.conf_barrier = index;
+    /// A leader goes on once something was handed out: out of a joint membership that asked for it, or, after a change that took effect,
+    /// with an empty entry, the change's *seal*. Entries are stored beside the commit index of their moment; so once the seal is
+    /// committed, a majority of the new membership has on its disks that the change counts.
+    fn follow_up_changes(&mut self, took_effect: bool) {
+        if self.role != Role::Leader {
+            return;
         }
+        if self.conf.auto_leave {
+            // NB: a predecessor's end of it may be in the log already.
+            if self.conf_barrier <= self.log.delivered() {
+                self.conf_barrier = self.append_own(EntryKind::ConfChange, ConfChange::leave().encode());
+            }
+        } else if took_effect {
+            self.conf_barrier = self.append_own(EntryKind::Noop, Bytes::new());
+        }
+    }
+
+    /// Whether every change of membership that this leader knows of is sealed: durably known to a majority of those that it left. Until
+    /// then, who was taken out may be needed once more, if the leader is lost.
+    pub fn is_membership_settled(&self) -> bool {
+        self.conf_barrier <= self.log.delivered() && !self.conf.auto_leave
+    }
+
+    /// Whether `id` has a vote, and will have it even if this leader is lost for good right now.
+    pub fn surely_votes(&self, id: ReplicaId) -> bool {
+        self.conf.is_voter(id)
+            && (self.role != Role::Leader || self.is_membership_settled() || self.conf_sealed.is_voter(id))
     }
 
     // ---- what waits for the disk -------------------------------------------------------------------------------
@@ -781,6 +807,11 @@ impl Raft {
     /// Whether leadership is being handed over: proposals are refused until it is, or the attempt is given up.
     pub fn is_transferring(&self) -> bool {
         self.transfer.is_some()
+    }
+
+    /// How long a follower waits for its leader, at least, in milliseconds.
+    pub fn election_timeout_ms(&self) -> Millis {
+        self.config.election_timeout_ms
     }
 
     /// Who this replica is.

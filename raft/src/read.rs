@@ -24,8 +24,8 @@
 //! # Lease
 //! Whoever answered a round is loyal to this leader for one election timeout from when it heard it (see `election`).
 //! So for somewhat less than that, counted from when the round was *sent*, nobody else can lead and reads need not ask:
-//! see [`Config::lease_ms`](crate::Config::lease_ms) for the bound. A new leader has no lease; a change of membership
-//! ends it until a later round confirms it among the new members; a leadership transfer ends it for the rest of the
+//! see [`Config::lease_ms`](crate::Config::lease_ms) for the bound. A new leader has no lease; while a change of membership is under
+//! way there is none, and after it not until a later round confirms it among the new members; a leadership transfer ends it for the rest of the
 //! term, because the request to campaign may still be under way when the transfer is given up.
 
 use std::collections::VecDeque;
@@ -285,6 +285,8 @@ impl Raft {
         let alone = self.conf.is_sole_voter(self.config.id);
         let leased = self.config.lease
             && (self.transfer.is_none() || defects::has(Defect::LeaseAfterTransfer))
+            // Those who know of a change before this replica follows it may not need to ask whoever the lease rests on.
+            && self.conf_barrier <= self.log.delivered()
             && self.reads.lease_from.is_some_and(|from| now < from + self.config.lease_ms());
         (alone || leased).then_some(self.log.commit())
     }

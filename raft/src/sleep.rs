@@ -144,6 +144,10 @@ impl Raft {
     /// Whether the round that is about to be sent asks the followers to sleep.
     pub(crate) fn asks_to_sleep(&mut self, round: u64) -> bool {
         let asks = self.is_quiet();
+        if asks && self.sleep.asked_from.is_none() {
+            // What they agreed to before was another question.
+            self.peers.iter_mut().for_each(|peer| peer.asleep = false);
+        }
         self.sleep.asked_from = if asks { self.sleep.asked_from.or(Some(round)) } else { None };
         asks
     }

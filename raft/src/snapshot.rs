@@ -112,6 +112,22 @@ impl Raft {
         }
     }
 
+    /// Takes back [`Raft::request_snapshot`], for a host whose applied state is there all the same: what is committed is handed out again,
+    /// from where that state ends, and this replica may lead. `false`: a snapshot is being put in place, or none was asked for.
+    pub fn withdraw_snapshot_request(&mut self) -> bool {
+        if self.is_installing() || self.snapshot_requested.is_none() {
+            return false;
+        }
+        self.snapshot_requested = None;
+        self.snapshot_postponed = None;
+        true
+    }
+
+    /// The index of an announced snapshot that waits until the log is on disk up to it.
+    pub fn postponed_snapshot(&self) -> Option<u64> {
+        self.snapshot_postponed.as_ref().map(|(_, meta)| meta.index)
+    }
+
     pub(crate) fn repeat_snapshot_request(&mut self, leader: ReplicaId) {
         if let Some(index_min) = self.snapshot_requested
             && !self.is_installing()

@@ -47,13 +47,14 @@ impl Raft {
         Ok(())
     }
 
-    /// Asks the target to campaign once it has the whole log, and all of that is committed.
+    /// Asks the target to campaign once it has the whole log, all of that is committed, and no change of membership is under way.
     pub(crate) fn continue_transfer(&mut self) {
         let Some(transfer) = self.transfer.filter(|transfer| !transfer.asked) else {
             return;
         };
         let last = self.log.last();
-        if self.log.commit() < last {
+        // NB: once a change of membership is handed out, another entry follows it.
+        if self.log.commit() < last || self.conf_barrier > self.log.delivered() {
             return;
         }
         if self.peers.iter().any(|peer| peer.id == transfer.target && peer.matched == last) {

@@ -60,6 +60,8 @@ const REMOVED_MAGIC: [u8; 8] = *b"HFREMOVD";
 const REMOVED_VERSION: u32 = 1;
 /// The state file with the newest starts of other nodes.
 pub(crate) const STARTS_FILE: &str = "STARTS";
+/// The state file of a node whose state is not the majority's.
+pub(crate) const DIFFERS_FILE: &str = "DIFFERS";
 /// The state file of a folder that is not the one that made its node's promises. The payload says how that was found.
 const LOST_FILE: &str = "LOST";
 const LOST_MAGIC: [u8; 8] = *b"HFLOST\0\0";
@@ -188,7 +190,7 @@ pub(crate) fn parting(folder: &DataFolder) -> holdfast_engine::Result<Option<Par
 /// When the disk refuses.
 pub(crate) fn forget_cluster(dir: &Path) -> holdfast_engine::Result<()> {
     let vfs = OsVfs::shared();
-    for name in [PEERS_FILE, STARTS_FILE, REMOVED_FILE, LOST_FILE] {
+    for name in [PEERS_FILE, STARTS_FILE, REMOVED_FILE, LOST_FILE, DIFFERS_FILE] {
         let path = dir.join(name);
         match vfs.remove(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {

@@ -68,6 +68,8 @@ fn say(text: &str) {
 struct Found {
     identity: FolderIdentity,
     parting: Option<Parting>,
+    /// Its state was found to be another than the majority's.
+    differs: bool,
     members: Members,
     term: u64,
     first: u64,
@@ -90,6 +92,7 @@ fn inspect(settings: &Settings) -> Result<Found, StartError> {
     let found = Found {
         identity,
         parting,
+        differs: replica.differs(),
         members: replica.members().clone(),
         term: status.role.term,
         first: status.first,
@@ -142,7 +145,7 @@ impl Found {
     }
 
     fn describe(&self, settings: &Settings) -> String {
-        let Found { identity, term, first, last, last_term, commit, stored, .. } = self;
+        let Found { identity, term, first, last, last_term, commit, stored, differs, .. } = self;
         let mut text = format!(
             "folder      {}\ncluster     {:032x}\nnode        {}, started {} times\nterm        {term}\n\
              log         entries {first} to {last}, the last of term {last_term}\n\
@@ -166,6 +169,9 @@ impl Found {
                 let _ = writeln!(text, "NB          it lacks what it had acknowledged: {reason}");
             }
             None => {}
+        }
+        if *differs {
+            text.push_str("NB          its state was found to be another than the majority's: recover another node, if there is one\n");
         }
         if identity.recovering {
             text.push_str("NB          a recovery of it was begun and not finished\n");

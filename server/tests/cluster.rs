@@ -420,6 +420,49 @@ fn follower_that_missed_the_log_catches_up_by_snapshot_while_writes_go_on() {
 }
 
 #[test]
+fn snapshot_goes_on_over_new_links_when_the_old_ones_break() {
+    // Some 12 MB, of which so much is sent in a second that there is time to break the links.
+    let limits = ["--log-bytes-max", "4MiB", "--log-segment-bytes", "1MiB", "--snapshot-rate", "3MiB"];
+    let mut cluster = Cluster::start_behind_relays(&limits);
+    let leader = cluster.leader();
+    let follower = cluster.others(leader)[0];
+    let mut client = cluster.client(leader);
+    cluster.kill(follower);
+    let value = |number: u64| -> String {
+        let mut bits = number + 1;
+        let mut letter = || {
+            bits ^= bits << 13;
+            bits ^= bits >> 7;
+            bits ^= bits << 17;
+            char::from(b'a' + (bits % 26) as u8)
+        };
+        (0..100_000).map(|_| letter()).collect()
+    };
+    for number in 0..120 {
+        assert!(client.run(&format!("SET big:{number} {}", value(number))).is_ok());
+    }
+    let logs: Vec<_> = (0..NODES).map(|place| cluster.log(place)).collect();
+    let said =
+        |place: usize, what: &str| std::fs::read_to_string(&logs[place]).expect("what it logged").matches(what).count();
+    let (before, placed) = (said(leader, "sending a snapshot"), said(follower, "a snapshot was put in place"));
+    cluster.restart(follower);
+    until("a snapshot is under way", || said(leader, "sending a snapshot") > before);
+    for links in 1..=3 {
+        cluster.cut_links();
+        until("the snapshot goes on", || said(leader, "a snapshot goes on over a new link") >= links);
+    }
+    cluster.wait_whole();
+    assert_eq!(said(leader, "sending a snapshot"), before + 1, "it was sent once");
+    assert_eq!(said(leader, "was given up"), 0);
+    assert_eq!(said(follower, "a snapshot was put in place"), placed + 1);
+    let mut client = cluster.client(follower);
+    assert!(client.run("READONLY").is_ok());
+    for number in 0..120 {
+        assert_eq!(client.run(&format!("GET big:{number}")).text(), value(number));
+    }
+}
+
+#[test]
 fn wait_counts_the_replicas_that_have_a_write() {
     let mut cluster = Cluster::start();
     let leader = cluster.leader();

@@ -162,6 +162,51 @@ fn removed_voter_is_harmless() {
     assert_eq!((simulation.leader(), simulation.node(leader).raft().term()), (Some(leader), term));
 }
 
+/// Once the leader says that a removal is settled, the removed replica and the leader itself may both be lost: those that stay know.
+#[test]
+fn settled_removal_outlives_its_leader() {
+    for seed in 0..40 {
+        let mut simulation = Simulation::new(4, 8600 + seed);
+        simulation.agree("before", 4);
+        let leader = simulation.elect();
+        let gone = leader % 4 + 1;
+        simulation.isolate(gone);
+        change(&mut simulation, &ConfChange::one(ConfStep::Remove(gone)));
+        simulation.run_until("settled", 20_000, |simulation| {
+            assert_eq!(simulation.leader(), Some(leader), "seed {seed}: nothing disturbs it");
+            let raft = simulation.node(leader).raft();
+            raft.is_membership_settled() && !raft.conf_state().contains(gone)
+        });
+        // What it said last is lost with it.
+        simulation.isolate(leader);
+        simulation.crash(leader);
+        simulation.crash(gone);
+        simulation.agree("two of three", 2);
+    }
+}
+
+/// What follows a change goes to the others, not to the target that was told to campaign: it would lose against their longer logs.
+#[test]
+fn transfer_waits_for_a_change_of_membership() {
+    for seed in 0..20 {
+        let mut simulation = Simulation::new(3, 8700 + seed);
+        simulation.agree("before", 3);
+        join(&mut simulation, 4);
+        change(&mut simulation, &ConfChange::one(ConfStep::AddLearner(4)));
+        simulation.agree("learning", 4);
+        let leader = simulation.elect();
+        let term = simulation.node(leader).raft().term();
+        let target = leader % 3 + 1;
+        simulation.with_node(leader, |node, _| {
+            node.raft().propose_conf_change(&ConfChange::one(ConfStep::AddVoter(4))).expect("it leads");
+            node.raft().transfer_leader(target).expect("the target has a vote");
+        });
+        simulation.run_until("handed over", 1000, |simulation| simulation.node(target).is_leader());
+        assert_eq!(simulation.node(target).raft().term(), term + 1, "seed {seed}: at the first attempt");
+        simulation.agree("after", 4);
+    }
+}
+
 #[test]
 fn one_change_at_a_time() {
     let mut simulation = Simulation::new(3, 87);
@@ -189,6 +234,7 @@ fn restarted_sole_voter_remembers_its_last_change_but_one() {
     change(&mut simulation, &grow);
     settled(&mut simulation, &ConfState::of_voters([1, 2, 3]));
     simulation.crash(1);
+
     simulation.agree("two of three", 2);
     simulation.partition(&[1]);
     simulation.restart(1);

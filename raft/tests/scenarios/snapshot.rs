@@ -145,3 +145,24 @@ fn stale_snapshot_is_ignored() {
     assert_eq!((after.commit, after.last, after.applied), (before.commit, before.last, before.applied));
     assert_eq!(after.role.role, Role::Follower);
 }
+
+/// A replica that asked for a snapshot has an entry that the other lacks, and the leader is gone: neither can be elected, until the request
+/// is taken back.
+#[test]
+fn withdrawn_request_lets_the_longest_log_lead() {
+    let mut simulation = Simulation::new(3, 90);
+    simulation.agree("before", 3);
+    let leader = simulation.elect();
+    let (asking, short) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    simulation.isolate(short);
+    simulation.agree("without the short one", 2);
+    simulation.isolate(leader);
+    simulation.with_node(asking, |node, _| node.raft().request_snapshot());
+    simulation.crash(leader);
+    simulation.reconnect(short);
+    simulation.run_for(20_000);
+    assert_eq!(simulation.leader(), None, "the one may not, the other can't");
+    assert!(simulation.with_node(asking, |node, _| node.raft().withdraw_snapshot_request()));
+    simulation.agree("after", 2);
+    assert_eq!(simulation.leader(), Some(asking));
+}

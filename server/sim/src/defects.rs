@@ -131,6 +131,7 @@ fn seen_by(violation: &str) -> &'static str {
         ("is answered, but", "acknowledged"),
         ("has two leaders", "leaders"),
         (" leads term ", "leaders"),
+        ("the lease of node", "leases"),
         ("applied another entry", "logs"),
         ("was sent with two contents", "logs"),
         ("the commit index of", "logs"),

@@ -29,6 +29,7 @@
 //! Next on the data path: `engine/src/wal/writer.rs`.
 
 mod alive;
+mod differs;
 mod open;
 mod snapshot;
 mod starts;
@@ -40,6 +41,7 @@ use crate::cluster::{Member, Members, NodeId, Pace};
 use crate::defects::{self, Defect};
 use crate::replica::{HashJob, MembershipStep, Replica, StateHash};
 use alive::Alive;
+use differs::DifferenceNote;
 use holdfast_engine::folder::DataFolder;
 use holdfast_engine::ledger::{Category, Ledger};
 use holdfast_engine::log::{HardState, LogEntry, LogStore};
@@ -161,6 +163,8 @@ pub struct Host {
     retired: bool,
     /// The newest starts of other nodes, and this node's.
     starts: StartBook,
+    /// Which replicas hold another state than the majority's.
+    differences: DifferenceNote,
     /// What leases rest on.
     pace: Pace,
 }
@@ -292,6 +296,17 @@ impl Host {
         }
         if !self.retired {
             self.alive.tick(now, &mut self.replicas);
+        }
+        self.note_differences();
+    }
+
+    /// Keeps over a restart which replicas differ.
+    fn note_differences(&mut self) {
+        for replica in &self.replicas {
+            if let Err(error) = self.differences.keep(replica.group, replica.differs()) {
+                let reason = format!("whether group {} differs can't be noted: {error}", replica.group);
+                return self.halt(&reason);
+            }
         }
     }
 
@@ -492,16 +507,39 @@ impl Host {
         }
     }
 
-    /// A snapshot arrived whole and was checked. Of two the older is forgotten, and its file's path comes back.
-    pub fn received(&mut self, group: GroupId, path: PathBuf, header: SnapshotHeader) -> Option<PathBuf> {
+    /// A snapshot arrived whole and was checked. It takes the place of one that arrived before, whose file's path comes back.
+    ///
+    /// # Errors
+    /// Its path, if it is not kept: the one before is newer, or was announced already and waits to be put in place.
+    pub fn received(
+        &mut self,
+        group: GroupId,
+        path: PathBuf,
+        header: SnapshotHeader,
+    ) -> Result<Option<PathBuf>, PathBuf> {
+        let postponed = self.replica(group).and_then(|replica| replica.raft.postponed_snapshot());
         let old = self.received.iter().position(|received| received.group == group);
-        if old.is_some_and(|at| self.received[at].header.applied > header.applied) {
-            // What was late must not take the place of what is announced next.
-            return Some(path);
+        if let Some(old) = old.map(|at| &self.received[at])
+            && (old.header.applied > header.applied || postponed == Some(old.header.applied.index))
+        {
+            // What was late must not take the place of what is announced next, or was announced.
+            return Err(path);
         }
         let old = old.map(|at| self.received.swap_remove(at).path);
         self.received.push(Received { group, path, header });
-        old
+        Ok(old)
+    }
+
+    /// Forgets snapshots that arrived and were never announced, once the log has led further. Their files' paths come back.
+    pub fn outdated(&mut self) -> Vec<PathBuf> {
+        let replicas = &self.replicas;
+        let is_outdated = |received: &mut Received| {
+            let replica = replicas.iter().find(|replica| replica.group == received.group);
+            replica.is_none_or(|replica| {
+                replica.blocked.is_empty() && received.header.applied.index < replica.applied().index
+            })
+        };
+        self.received.extract_if(.., is_outdated).map(|received| received.path).collect()
     }
 
     /// Begins to put the group's received snapshot in place: run the job over the rows of the file anywhere, then call

@@ -2,6 +2,7 @@
 
 use super::Host;
 use super::alive::Alive;
+use super::differs::DifferenceNote;
 use super::starts::StartBook;
 use crate::cluster::{Members, NodeId, Pace};
 use crate::replica::{DATA_GROUP, Replica};
@@ -141,6 +142,7 @@ impl Host {
             clock_drift_percent: config.clock_drift_percent,
         };
         let starts = StartBook::open(Arc::clone(&vfs), &folder)?;
+        let differences = DifferenceNote::open(Arc::clone(&vfs), &folder)?;
         let mut replicas = Vec::new();
         let groups: Vec<GroupId> = log.groups().collect();
         for group in groups {
@@ -179,10 +181,15 @@ impl Host {
             fault: None,
             retired: false,
             starts,
+            differences,
             pace,
         };
         for replica in &mut host.replicas {
             replica.set_check_interval(options.state_check_interval_ms);
+            // NB: who is left alone has nobody to be rebuilt from.
+            if host.differences.has(replica.group()) && !options.commit_all {
+                replica.still_differs();
+            }
             // Alone, a replica needs nobody's leave to lead; what its log holds beyond the table commits with its first entry.
             if replica.raft.conf_state().is_sole_voter(id) {
                 replica.raft.campaign();

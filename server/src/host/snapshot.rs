@@ -54,8 +54,9 @@ pub enum ChunkPlace {
     Next,
     /// It is there already: after a broken link the sender repeats what was not acknowledged.
     Known,
-    /// Something between is missing, or it is of another transfer: one that was given up may still have chunks on their way
-    /// when the next has begun.
+    /// Something between is missing: a link broke, and this came over the next one. The sender repeats what is not acknowledged.
+    Ahead,
+    /// It is of another transfer: one that was given up may still have chunks on their way when the next has begun.
     Foreign,
 }
 
@@ -68,6 +69,9 @@ impl ChunkPlace {
         }
         if ours && chunk.offset.checked_add(chunk.bytes.len() as u64).is_some_and(|end| end <= offset) {
             return ChunkPlace::Known;
+        }
+        if ours && chunk.offset > offset {
+            return ChunkPlace::Ahead;
         }
         let stale = defects::has(Defect::StaleSnapshotChunk) && sender == from && chunk.offset > 0;
         if stale { ChunkPlace::Next } else { ChunkPlace::Foreign }
@@ -172,10 +176,10 @@ mod tests {
         assert_eq!(ChunkPlace::of(at, 2, &chunk(7, 100, 10, false)), ChunkPlace::Next);
         assert_eq!(ChunkPlace::of(at, 2, &chunk(7, 0, 100, false)), ChunkPlace::Known);
         assert_eq!(ChunkPlace::of(at, 2, &chunk(7, 90, 20, false)), ChunkPlace::Foreign, "half of it is known");
-        assert_eq!(ChunkPlace::of(at, 2, &chunk(7, 101, 10, false)), ChunkPlace::Foreign, "a hole");
+        assert_eq!(ChunkPlace::of(at, 2, &chunk(7, 101, 10, false)), ChunkPlace::Ahead, "a hole");
         assert_eq!(ChunkPlace::of(at, 2, &chunk(8, 100, 10, false)), ChunkPlace::Foreign, "another transfer");
         assert_eq!(ChunkPlace::of(at, 3, &chunk(7, 100, 10, false)), ChunkPlace::Foreign, "another sender");
-        assert_eq!(ChunkPlace::of(at, 2, &chunk(7, u64::MAX, 10, false)), ChunkPlace::Foreign);
+        assert_eq!(ChunkPlace::of(at, 2, &chunk(7, u64::MAX, 10, false)), ChunkPlace::Ahead);
     }
 
     #[test]

@@ -19,7 +19,12 @@
 //!
 //! # Caveats
 //! - Without a majority of equal hashes (two nodes that differ) nobody knows who is right: it is reported, and nothing is rebuilt.
-//! - A replica that differs and restarts before it was rebuilt finds out with the next check.
+//! - A replica that differs and restarts before it was rebuilt still differs: the host keeps a note of it.
+//! - A replica that waits for a snapshot stands for no election. If nobody leads, its log may be what the others lack: it gives the wait up,
+//!   leads if it must, which commits what its log holds, and hands leadership over. It serves nobody meanwhile.
+//! - A check is not begun before the last one is over: where hashing takes longer than the interval, none would ever end.
+//! - The hash covers the list of members as it is encoded. Whoever gives that encoding a new version has to hash its fields instead: during
+//!   an upgrade replicas encode it differently.
 //! - The decisions are made here, from events; the driver runs [`HashJob`]s and carries [`StateHash`]es.
 
 use super::{Replica, internal};
@@ -38,6 +43,8 @@ const REPEAT_MS: u64 = 2000;
 const SILENCE_MS: u64 = 5000;
 /// How often a leader is told that there is nothing to compare: it may get lost, and matters to a leader that waits only.
 const TELLINGS_MAX: u32 = 5;
+/// After so many election timeouts without a leader, a replica that waits for a snapshot may be the one that is missing.
+const LEADERLESS_TIMEOUTS: u64 = 6;
 /// The largest value that the commands of a check's entry may make: they make none.
 const VALUE_BYTES_MAX: usize = 64 << 20;
 
@@ -147,9 +154,18 @@ struct Run {
     verdict: Option<(u128, Vec<NodeId>)>,
     /// When this leader last proposed a verdict.
     proposed_ms: Option<u64>,
+    /// When it began here, and when this replica was done with it.
+    begun_ms: u64,
+    ended_ms: Option<u64>,
 }
 
 impl Run {
+    /// Whether the next check may begin: this one came to something, or the others have had as long again as this replica took.
+    fn is_over(&self, now: u64) -> bool {
+        let patience = |ended: u64| ended.saturating_sub(self.begun_ms).max(SILENCE_MS);
+        self.verdict.is_some() || self.ended_ms.is_some_and(|ended| now.saturating_sub(ended) >= patience(ended))
+    }
+
     /// What more than half of the voters have.
     fn majority(&self, voters: &[NodeId]) -> Option<u128> {
         let of = |hash: u128| voters.iter().filter(|voter| self.hashes.get(voter) == Some(&hash)).count();
@@ -178,8 +194,8 @@ pub(crate) struct StateCheck {
     now_ms: u64,
     /// When the last one began, as far as this replica knows.
     last_ms: Option<u64>,
-    /// An operator wants one.
-    wanted: bool,
+    /// An operator wants one, of an index above this.
+    wanted: Option<u64>,
     /// When this leader last proposed one.
     proposed_ms: Option<u64>,
     /// The entry that is being applied begins one.
@@ -191,6 +207,8 @@ pub(crate) struct StateCheck {
     differs: bool,
     /// It has asked for a snapshot.
     asked_snapshot: bool,
+    /// Since when it waits for one while nobody leads.
+    leaderless_ms: Option<u64>,
     standing: CheckStanding,
     /// Hashes for the leader.
     pub(crate) outbox: Vec<(NodeId, StateHash)>,
@@ -206,6 +224,7 @@ impl StateCheck {
             tracing::info!("this replica was rebuilt from the leader's snapshot");
         }
         self.asked_snapshot = false;
+        self.leaderless_ms = None;
     }
 
     /// A check of this index, or of one before, can't be answered.
@@ -226,7 +245,7 @@ impl Replica {
         if !std::mem::take(&mut self.check.begins) {
             return;
         }
-        self.check.wanted = false;
+        self.check.wanted.take_if(|after| *after < index);
         self.check.last_ms = Some(self.check.now_ms);
         let job = match self.table.view() {
             Ok(view) => Some(HashJob { view }),
@@ -241,7 +260,9 @@ impl Replica {
         }
         let (hashes, silent) = (BTreeMap::new(), BTreeSet::new());
         let (own, told, verdict, proposed_ms) = (None, None, None, None);
-        self.check.run = Some(Run { index, job, own, told, hashes, silent, verdict, proposed_ms });
+        let begun_ms = self.check.now_ms;
+        let ended_ms = job.is_none().then_some(begun_ms);
+        self.check.run = Some(Run { index, job, own, told, hashes, silent, verdict, proposed_ms, begun_ms, ended_ms });
     }
 
     pub(super) fn apply_verdict(&mut self, args: &[&[u8]]) {
@@ -290,7 +311,9 @@ impl Replica {
     /// A job is done. One that failed says nothing.
     pub(crate) fn finish_hash(&mut self, index: u64, done: Result<u128>) {
         let id = self.raft.id();
+        let now = self.check.now_ms;
         let Some(run) = self.check.run.as_mut().filter(|run| run.index == index) else { return };
+        run.ended_ms = Some(now);
         match done {
             Ok(hash) => {
                 run.own = Some(hash);
@@ -316,9 +339,15 @@ impl Replica {
         }
     }
 
-    /// An operator wants a check. What it comes to shows in [`Replica::check_report`].
-    pub fn want_check(&mut self) {
-        self.check.wanted = true;
+    /// An operator wants a check of an index above `after`. What it comes to shows in [`Replica::check_report`].
+    pub fn want_check(&mut self, after: u64) {
+        self.check.wanted = self.check.wanted.max(Some(after));
+    }
+
+    /// This replica is known to differ, from before it was started.
+    pub(crate) fn still_differs(&mut self) {
+        tracing::error!("the state of this replica differs from the majority's: it serves nobody until it is rebuilt");
+        self.check.differs = true;
     }
 
     /// Lets the checks get on: proposes, tells, hands over, asks for a snapshot.
@@ -326,20 +355,23 @@ impl Replica {
         self.check.now_ms = self.check.now_ms.max(now);
         let now = self.check.now_ms;
         // NB: counted from the start, or from the first time that somebody looks.
-        let last_ms = *self.check.last_ms.get_or_insert(now);
+        let begun_ms = *self.check.last_ms.get_or_insert(now);
+        let last_ms =
+            self.check.run.as_ref().and_then(|run| run.ended_ms).map_or(begun_ms, |ended| ended.max(begun_ms));
         if !self.raft.is_leader() {
             // NB: one that differs tells, too: the verdict may be older than its hash, and the leader is to name it.
             self.tell_leader(now);
         }
         if self.check.differs {
-            return self.get_rebuilt();
+            return self.get_rebuilt(now);
         }
         if !self.raft.is_leader() {
             return;
         }
+        let is_free = self.check.run.as_ref().is_none_or(|run| run.is_over(now));
         let is_due = self.check.interval_ms > 0 && now.saturating_sub(last_ms) >= self.check.interval_ms;
         let asked = self.check.proposed_ms.is_some_and(|asked| now.saturating_sub(asked) < REPEAT_MS);
-        if (is_due || self.check.wanted) && !asked {
+        if (is_due || self.check.wanted.is_some()) && is_free && !asked {
             self.check.proposed_ms = Some(now);
             self.propose_internal(internal::CHECK, &[]);
         }
@@ -391,7 +423,7 @@ impl Replica {
     }
 
     /// A replica that differs leads nobody, and has its state replaced.
-    fn get_rebuilt(&mut self) {
+    fn get_rebuilt(&mut self, now: u64) {
         if self.raft.is_leader() {
             if !self.raft.is_transferring()
                 && let Some(successor) = self.successor()
@@ -401,11 +433,29 @@ impl Replica {
             }
             return;
         }
-        // NB: what was handed out and not applied counts as lost with the state: it must not be applied to the new one.
-        let is_level = self.raft.status().delivered == self.table.applied().index;
-        if !self.check.asked_snapshot && is_level && self.raft.role_state().leader.is_some() {
-            self.check.asked_snapshot = true;
-            self.raft.request_snapshot();
+        let is_led = self.raft.role_state().leader.is_some();
+        if !self.check.asked_snapshot {
+            // NB: what was handed out and not applied counts as lost with the state: it must not be applied to the new one.
+            let is_level = self.raft.status().delivered == self.table.applied().index;
+            if is_level && is_led {
+                self.check.asked_snapshot = true;
+                self.raft.request_snapshot();
+            }
+            return;
+        }
+        if is_led {
+            self.check.leaderless_ms = None;
+            return;
+        }
+        let since = *self.check.leaderless_ms.get_or_insert(now);
+        if now.saturating_sub(since) >= self.raft.election_timeout_ms().saturating_mul(LEADERLESS_TIMEOUTS)
+            && self.raft.withdraw_snapshot_request()
+        {
+            tracing::warn!(
+                "nobody leads: this replica stands for election, though it differs, and hands leadership over"
+            );
+            self.check.leaderless_ms = None;
+            self.check.asked_snapshot = false;
         }
     }
 
@@ -460,7 +510,23 @@ mod tests {
     fn run(hashes: &[(NodeId, u128)]) -> Run {
         let hashes = hashes.iter().copied().collect();
         let silent = BTreeSet::new();
-        Run { index: 7, job: None, own: None, told: None, hashes, silent, verdict: None, proposed_ms: None }
+        let (own, told, verdict, proposed_ms) = (None, None, None, None);
+        Run { index: 7, job: None, own, told, hashes, silent, verdict, proposed_ms, begun_ms: 1000, ended_ms: None }
+    }
+
+    #[test]
+    fn check_is_over_when_it_came_to_something_or_when_the_others_had_time() {
+        let mut run = run(&[(1, 0xa)]);
+        assert!(!run.is_over(1_000_000), "it is still being hashed here");
+        run.ended_ms = Some(61_000);
+        assert!(!run.is_over(120_999), "the others may take as long");
+        assert!(run.is_over(121_000));
+        run.ended_ms = Some(1001);
+        assert!(!run.is_over(6000));
+        assert!(run.is_over(6001));
+        run.ended_ms = None;
+        run.verdict = Some((0xa, Vec::new()));
+        assert!(run.is_over(1001));
     }
 
     #[test]

@@ -390,7 +390,9 @@ impl Replica {
     pub(crate) fn adopt_snapshot(&mut self, members: Members) {
         self.members = members;
         self.check.state_replaced(self.table.applied().index);
-        self.time_ms = self.time_ms.max(self.table.applied().stamp_ms);
+        // NB: never an earlier time, unless this replica's was wrong.
+        self.time_ms = self.table.applied().stamp_ms;
+        self.stamp_ms = self.time_ms;
     }
 
     /// Who a node is, if the list has it.

@@ -358,9 +358,11 @@ impl Shard {
             for (_, reply) in cluster.joins.drain(..) {
                 let _ = reply.send(JoinReply::Retry { reason: "the leader changed".to_owned() });
             }
-            let readers = std::mem::take(&mut cluster.readers);
-            readers.into_iter().for_each(|key| self.release(key));
             self.lose_under_way();
+        }
+        if !leads {
+            // NB: also those whose index is known: what this replica lacks may not come before long.
+            self.release_readers();
         }
         if leads && !led {
             self.begin_hand_over_for(0);
@@ -378,7 +380,7 @@ impl Shard {
         let now = self.mono_ms();
         match self.host.data_mut().read_gate(now) {
             ReadGate::Open => true,
-            // Without leadership the round is refused, and the command dispatched again: it is told who leads.
+            // Without leadership, the leader is asked, or the question refused, and the command dispatched again: it is told who leads.
             ReadGate::Ask | ReadGate::NotLeader => {
                 let key = self.key_of(place);
                 if let Some(cluster) = &mut self.cluster {
@@ -475,20 +477,26 @@ impl Shard {
         let replica = self.host.data();
         let leader = replica.raft().role_state().leader;
         let known = replica.members().by_folder(folder).and_then(|id| replica.member(id)).is_some_and(|m| *m == member);
-        let taken = replica.members().nodes.values().any(|m| m.folder != folder && m.peer == member.peer);
+        let taken =
+            replica.members().nodes.values().filter(|other| other.folder != folder).find_map(|other| match () {
+                () if other.peer == member.peer => Some(("peer", &other.peer)),
+                // Two nodes would send a client to each other without end.
+                () if other.client == member.client => Some(("client", &other.client)),
+                () => None,
+            });
         let Some(cluster) = &mut self.cluster else { return };
         let listed = replica.member(cluster.identity.node).is_some();
         let early = if self.host.fault().is_some() {
-            Some(JoinReply::Refused { reason: "this node takes no more writes".to_owned() })
+            // It hears of no leader any more. The others may have one.
+            Some(answer("that node takes no more writes; name another of the cluster, or restart it"))
         } else if !replica.raft().is_leader() {
             let address = leader.and_then(|id| replica.member(id)).map(|member| member.peer.clone());
             Some(address.map_or_else(|| answer("no leader is known"), |leader| JoinReply::Redirect { leader }))
         } else if !listed {
             // The founder's first: a newcomer must be told of it.
             Some(answer("the list of members is not ready"))
-        } else if taken {
-            let reason = format!("another node of the cluster has the peer address {}", member.peer);
-            Some(JoinReply::Refused { reason })
+        } else if let Some((what, address)) = taken {
+            Some(JoinReply::Refused { reason: format!("another node of the cluster has the {what} address {address}") })
         } else if cluster.joins.iter().filter(|(_, reply)| !reply.is_closed()).count() >= JOINS_MAX {
             Some(answer("too many nodes are joining"))
         } else {

@@ -29,6 +29,9 @@ const LOOK_AHEAD_KEYS_MAX: usize = 64;
 const TOO_MUCH_AT_ONCE: &str =
     "ERR the values of the keys are more than output-bytes-max together; ask for fewer keys at a time";
 
+/// The code of a refusal of a numbered write that another node, or another moment, may not give.
+const REFUSED: &str = "SESSIONREFUSED";
+
 /// What memory knows of the keys of a command.
 #[derive(Debug, Default)]
 struct Seen {
@@ -62,10 +65,12 @@ impl Shard {
         if let Some(text) = self.parted().filter(|_| spec.is_read() || spec.is_write()) {
             return Place::Elsewhere(text.to_owned());
         }
-        let leads = self.leads();
         // NB: a halted replica may hold half of an entry: it shows nothing any more.
-        let read_only = self.conns[place].session.read_only && self.host.fault().is_none();
-        let standing = Standing { read_only };
+        if let Some(text) = self.halted().filter(|_| spec.is_read() || spec.is_write()) {
+            return Place::Elsewhere(text);
+        }
+        let leads = self.leads();
+        let standing = Standing { read_only: self.conns[place].session.read_only };
         match route(topology, spec, args, standing, |_| leads).error() {
             None if leads => Place::Here,
             None if !self.node.settings.fresh_replica_reads => Place::Replica,
@@ -73,6 +78,12 @@ impl Shard {
             None => Place::Elsewhere(Route::ClusterDown.to_string()),
             Some(text) => Place::Elsewhere(text.into_owned()),
         }
+    }
+
+    /// What clients are told once the log took no more: in a cluster, that others may do better. Nothing was done.
+    pub(super) fn halted(&self) -> Option<String> {
+        let code = if self.node.is_clustered() { "CLUSTERDOWN" } else { "MISCONF" };
+        self.host.fault().map(|reason| format!("{code} {reason}"))
     }
 
     /// What the connection may send now.
@@ -141,8 +152,7 @@ impl Shard {
         if let Err(failure) = once::parse_new(args) {
             return self.refuse(place, failure.text());
         }
-        if let Some(reason) = self.host.fault() {
-            let text = format!("MISCONF {reason}");
+        if let Some(text) = self.halted() {
             return self.refuse(place, &text);
         }
         if self.awaits_successor() || self.host.write_stall() || self.is_turn_full() {
@@ -162,6 +172,15 @@ impl Shard {
         true
     }
 
+    /// Refuses a command for the limits that this node has right now. To a numbered write that must not read like the command's own answer,
+    /// which an earlier attempt may have got.
+    fn refuse_for_now(&mut self, place: usize, text: &str, once: Option<&OnceCall<'_>>) -> bool {
+        match once {
+            Some(_) => self.refuse(place, &format!("{REFUSED} {}", text.strip_prefix("ERR ").unwrap_or(text))),
+            None => self.refuse(place, text),
+        }
+    }
+
     /// Runs a command on keys, or has it run; `once`: it is what a numbered write carries.
     fn dispatch_data(
         &mut self,
@@ -171,11 +190,10 @@ impl Shard {
         once: Option<&OnceCall<'_>>,
     ) -> bool {
         if let Err(failure) = command::check_sizes(spec, args, self.limits.bulk_bytes_max) {
-            return self.refuse(place, failure.text());
+            return self.refuse_for_now(place, failure.text(), once);
         }
         let writes = spec.is_write();
-        if writes && let Some(reason) = self.host.fault() {
-            let text = format!("MISCONF {reason}");
+        if writes && let Some(text) = self.halted() {
             return self.refuse(place, &text);
         }
         if self.awaits_successor() {
@@ -202,7 +220,7 @@ impl Shard {
             for key in std::mem::take(&mut self.conns[place].pinned) {
                 self.host.data_mut().unpin(&key);
             }
-            return self.refuse(place, TOO_MUCH_AT_ONCE);
+            return self.refuse_for_now(place, TOO_MUCH_AT_ONCE, once);
         }
         if !missing.is_empty() {
             let bytes_max = (loads_max - loads) as u64;
@@ -218,9 +236,8 @@ impl Shard {
             };
             return self.refuse(place, &text);
         }
-        if needs_time && let Some(reason) = self.host.fault() {
+        if needs_time && let Some(text) = self.halted() {
             // The key's time has come, but the log can't be told so any more, and after a restart it might be there again.
-            let text = format!("MISCONF {reason}");
             return self.refuse(place, &text);
         }
         // NB: a read behind writes, or behind the group's time, waits for an entry, and needs no other word of the quorum.

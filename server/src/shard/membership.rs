@@ -153,8 +153,8 @@ impl Shard {
         if let Some(text) = self.parted() {
             return Some(Failure::fixed(text));
         }
-        if let Some(fault) = self.host.fault() {
-            return Some(Failure::new(format!("MISCONF {fault}")));
+        if let Some(text) = self.halted() {
+            return Some(Failure::new(text));
         }
         if self.leads() {
             return None;
@@ -188,7 +188,11 @@ impl Shard {
         let replica = self.host.data();
         let (me, members) = (replica.raft().id(), replica.members());
         if members.has_lost(node) {
-            return Seen::Done(i64::from(removal.proposed.is_some()));
+            // Whoever hears of it may destroy the node. So those that stay must be able to go on without this leader, too.
+            return match replica.raft().is_membership_settled() {
+                true => Seen::Done(i64::from(removal.proposed.is_some())),
+                false => Seen::Wait,
+            };
         }
         if !members.nodes.contains_key(&node) {
             return refused(format!("ERR there is no node {node} in the cluster"));
@@ -328,8 +332,9 @@ impl Shard {
         let replica = self.host.data_mut();
         let Some(after) = *after else {
             // NB: a check that is under way may have begun before the last write that the client knows of.
-            *after = Some(replica.raft().last_index());
-            replica.want_check();
+            let last = replica.raft().last_index();
+            *after = Some(last);
+            replica.want_check(last);
             return Seen::Wait;
         };
         match replica.check_report(after) {
@@ -368,7 +373,7 @@ impl Shard {
                         () if conf.contains(*id) => "learner",
                         () => "joining",
                     },
-                    votes: conf.is_voter(*id),
+                    votes: raft.surely_votes(*id),
                     lag: match peer {
                         Some(peer) if leads => Some(status.last.saturating_sub(peer.matched)),
                         _ => (leads && *id == raft.id()).then_some(0),

@@ -444,7 +444,8 @@ impl Shard {
         if self.turn.is_full() || self.host.fault().is_some() {
             return;
         }
-        let (after, found) = self.host.data().old_sessions(self.sessions_after, SESSIONS_LOOKED_AT, self.clock_ms);
+        let (after, found) =
+            self.host.data().old_sessions(self.sessions_after, SESSIONS_LOOKED_AT, self.read_time_ms());
         self.sessions_after = after;
         if !found.is_empty() {
             let mut args: Vec<&[u8]> = vec![b""];

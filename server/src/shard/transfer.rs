@@ -44,6 +44,8 @@ const COMPLETED_MAX: usize = 8;
 const CHUNKS_WAITING_MAX: usize = 64;
 /// A transfer that got no further for so long is given up.
 const STALL: Duration = Duration::from_secs(20);
+/// A snapshot of which nothing came for so long, in milliseconds, is not waited for: its sender has given it up before.
+const ARRIVAL_MS_MAX: u64 = 60_000;
 /// How long a receiver may take to check a snapshot of which it has all: it says nothing meanwhile, and reads every byte of it.
 const CHECK_MAX: Duration = Duration::from_secs(1800);
 /// How fast a state is hashed at most: clients come first.
@@ -82,6 +84,7 @@ struct Outgoing {
 
 #[derive(Debug, Default)]
 struct OutgoingState {
+    sent: Cell<u64>,
     acked: Cell<u64>,
     complete: Cell<bool>,
     refused: Cell<bool>,
@@ -101,6 +104,10 @@ struct Arriving {
     offset: u64,
     /// Up to where it is in the file.
     written: u64,
+    /// The last chunk has come.
+    whole: bool,
+    /// When a chunk came last.
+    heard_ms: u64,
     chunks: SyncSender<(Bytes, bool)>,
 }
 
@@ -274,9 +281,18 @@ impl Shard {
         }
     }
 
-    /// Lets go of snapshots that followers have put in place, or should have.
+    /// Lets go of snapshots that followers have put in place, or should have, and of those that are not going to arrive.
     pub(super) fn watch_transfers(&mut self) {
         let now_ms = self.mono_ms();
+        for path in self.host.outdated() {
+            remove_later(self.host.vfs().clone(), path);
+        }
+        let Some(cluster) = &mut self.cluster else { return };
+        // NB: the thread that writes it finds that nobody hands it anything any more, and removes the file.
+        cluster
+            .transfers
+            .arriving
+            .retain(|arriving| arriving.whole || now_ms.saturating_sub(arriving.heard_ms) < ARRIVAL_MS_MAX);
         let Some(cluster) = &self.cluster else { return };
         let mut over = Vec::new();
         for sent in &cluster.transfers.outgoing {
@@ -299,6 +315,8 @@ impl Shard {
         let of = |sent: &&Outgoing| (sent.group, sent.to, sent.transfer) == (group, from, transfer);
         let Some(sent) = cluster.transfers.outgoing.iter().find(of) else { return };
         match status {
+            // NB: what was not sent can't have been received.
+            SnapshotStatus::Received(offset) if offset > sent.state.sent.get() => {}
             SnapshotStatus::Received(offset) => sent.state.acked.set(sent.state.acked.get().max(offset)),
             SnapshotStatus::Complete => sent.state.complete.set(true),
             SnapshotStatus::Refused => sent.state.refused.set(true),
@@ -309,6 +327,7 @@ impl Shard {
     // ---- receiving -------------------------------------------------------------------------------------------------
 
     pub(super) fn receive_chunk(&mut self, from: NodeId, chunk: SnapshotChunk) {
+        let now_ms = self.mono_ms();
         let term = self.host.replica(chunk.group).map(|replica| replica.raft().term());
         if term.is_none_or(|term| chunk.term < term) {
             return self.refuse_chunk(from, &chunk);
@@ -327,12 +346,14 @@ impl Shard {
         };
         let arriving = &mut cluster.transfers.arriving[at];
         let place = ChunkPlace::of((arriving.from, arriving.theirs, arriving.offset), from, &chunk);
-        if place == ChunkPlace::Known {
+        arriving.heard_ms = now_ms;
+        if matches!(place, ChunkPlace::Known | ChunkPlace::Ahead) {
             let written = arriving.written;
             return self.answer_chunk(from, &chunk, SnapshotStatus::Received(written));
         }
         let expected = place == ChunkPlace::Next && arriving.group == chunk.group;
         arriving.offset += chunk.bytes.len() as u64;
+        arriving.whole = chunk.last;
         let taken = match arriving.chunks.try_send((chunk.bytes.clone(), chunk.last)) {
             Ok(()) => true,
             // Full: the sender ignores its window.
@@ -345,11 +366,12 @@ impl Shard {
     }
 
     fn begin_arriving(&mut self, from: NodeId, chunk: &SnapshotChunk) {
-        let (vfs, dir) = (self.host.vfs().clone(), self.host.incoming_dir());
+        let (vfs, dir, heard_ms) = (self.host.vfs().clone(), self.host.incoming_dir(), self.mono_ms());
         let Some(cluster) = &mut self.cluster else { return };
         // One at a time for a group: the newest sender is the leader.
         cluster.transfers.arriving.retain(|arriving| arriving.group != chunk.group);
         let transfer = cluster.transfers.number();
+        let (offset, written, whole) = (0, 0, false);
         let (chunks, queue) = sync_channel(CHUNKS_WAITING_MAX);
         let events = cluster.transfers.events.clone();
         let name = format!("g{}-{from}-{transfer:016x}.snapshot", chunk.group);
@@ -361,7 +383,17 @@ impl Shard {
             return;
         }
         let (group, theirs) = (chunk.group, chunk.transfer);
-        cluster.transfers.arriving.push(Arriving { group, from, theirs, transfer, offset: 0, written: 0, chunks });
+        cluster.transfers.arriving.push(Arriving {
+            group,
+            from,
+            theirs,
+            transfer,
+            offset,
+            written,
+            whole,
+            heard_ms,
+            chunks,
+        });
     }
 
     fn refuse_chunk(&mut self, to: NodeId, chunk: &SnapshotChunk) {
@@ -397,10 +429,13 @@ impl Shard {
                     }
                     Ok((path, header)) => {
                         let group = header.group;
-                        if let Some(old) = self.host.received(group, path, header) {
-                            remove_later(self.host.vfs().clone(), old);
-                        }
-                        SnapshotStatus::Complete
+                        let (gone, status) = match self.host.received(group, path, header) {
+                            Ok(old) => (old, SnapshotStatus::Complete),
+                            // The sender would wait for it to be put in place.
+                            Err(path) => (Some(path), SnapshotStatus::Refused),
+                        };
+                        gone.into_iter().for_each(|path| remove_later(self.host.vfs().clone(), path));
+                        status
                     }
                     Err(reason) => {
                         tracing::error!(reason, "a snapshot could not be received");
@@ -523,24 +558,31 @@ async fn send(
         .map_err(|error| format!("cannot start a thread to read it: {error}"))?;
     let mut sending = Sending { shard, group, to, transfer, state, unacknowledged: Unacknowledged::default() };
     let (started, rate) = (Instant::now(), shard.borrow().node.settings.snapshot_bytes_per_second);
-    let mut offset = 0;
+    let mut offset = 0_u64;
     let mut whole = false;
     while let Some(chunk) = encoded.recv().await {
         let (bytes, last) = chunk?;
-        sending.wait_until(STALL, || offset - state.acked.get() < WINDOW_BYTES).await?;
+        sending.wait_until(STALL, || offset.saturating_sub(state.acked.get()) < WINDOW_BYTES).await?;
         let length = bytes.len() as u64;
+        state.sent.set(offset + length);
         sending.send(offset, Bytes::from(bytes), last)?;
         offset += length;
         whole = last;
-        if let Some(nanos) = offset.saturating_mul(1_000_000_000).checked_div(rate) {
+        if rate > 0 {
             // What clients send comes first.
-            tokio::time::sleep_until((started + Duration::from_nanos(nanos)).into()).await;
+            tokio::time::sleep_until((started + span_at(offset, rate)).into()).await;
         }
     }
     if !whole {
         return Err("the view ended early".to_owned());
     }
     sending.wait_until(CHECK_MAX, || state.complete.get()).await
+}
+
+/// How long so many bytes take at a rate, in bytes per second.
+fn span_at(bytes: u64, rate: u64) -> Duration {
+    Duration::from_secs(bytes / rate)
+        + Duration::from_nanos((u128::from(bytes % rate) * 1_000_000_000 / u128::from(rate)) as u64)
 }
 
 /// The sending side of a transfer.
@@ -587,6 +629,8 @@ impl Sending<'_> {
     async fn wait_until(&mut self, limit: Duration, done: impl Fn() -> bool) -> Result<(), String> {
         let mut progress = (self.state.acked.get(), Instant::now());
         let mut repeated = Instant::now();
+        // NB: a link may break while the receiver checks what it has, which takes its time.
+        let mut broken_since = None;
         loop {
             let acked = self.state.acked.get();
             self.unacknowledged.acknowledge(acked);
@@ -596,8 +640,11 @@ impl Sending<'_> {
             if self.state.broken.get() && self.send_again()? {
                 tracing::info!(to = self.to, from = acked, "a snapshot goes on over a new link");
                 self.state.broken.set(false);
+                progress.1 = Instant::now();
+                repeated = progress.1;
             }
             let broken = self.state.broken.get();
+            broken_since = if broken { broken_since.or(Some(Instant::now())) } else { None };
             if !broken && done() {
                 return Ok(());
             }
@@ -609,9 +656,12 @@ impl Sending<'_> {
                 repeated = Instant::now();
                 self.send_again()?;
             }
-            let limit = if broken { STALL } else { limit };
-            let Some(left) = limit.checked_sub(progress.1.elapsed()) else {
-                return Err(format!("the peer got no further for {} seconds", limit.as_secs()));
+            let (limit, since) = broken_since.map_or((limit, progress.1), |since| (STALL, since));
+            let Some(left) = limit.checked_sub(since.elapsed()) else {
+                return Err(match broken {
+                    true => format!("the peer could not be reached for {} seconds", limit.as_secs()),
+                    false => format!("the peer got no further for {} seconds", limit.as_secs()),
+                });
             };
             let wait = left.min(if broken { RETRY } else { REPEAT });
             // Whether it was told or time has passed, it is looked at again.
@@ -669,6 +719,13 @@ fn remove_later(vfs: SharedVfs, path: PathBuf) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rate_holds_for_snapshots_of_any_size() {
+        assert_eq!(span_at(3 << 20, 2 << 20), Duration::from_millis(1500));
+        assert_eq!(span_at(1 << 40, 128 << 20), Duration::from_secs(8192));
+        assert_eq!(span_at(u64::MAX, 1), Duration::from_secs(u64::MAX));
+    }
 
     /// A leader's log was cut while a snapshot was on its way. The follower put it in place and needed another at once, before the
     /// leader had looked through its transfers: the need was taken for a repetition and forgotten, and the follower stayed behind

@@ -1,14 +1,17 @@
 //! Built servers that are one cluster, three at first, and what a test does to them.
 
+use super::relay::Relay;
 use super::resp::{Client, Value};
 use super::{PATIENCE, Server, command, folder};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 /// How many nodes there are at first.
 pub const NODES: usize = 3;
 /// How long one question may take: a process that was stopped takes connections and never answers.
 const ASK_PATIENCE: Duration = Duration::from_millis(500);
+/// Another name of this machine, where the relays between nodes listen.
+const RELAYED_HOST: &str = "127.0.0.2";
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -80,6 +83,8 @@ pub struct Cluster {
     dir: tempfile::TempDir,
     flags: Vec<String>,
     nodes: Vec<Node>,
+    /// What the nodes' connections to each other go through, if they do.
+    relays: Vec<Relay>,
 }
 
 impl Cluster {
@@ -90,19 +95,38 @@ impl Cluster {
 
     /// The same with further flags for every node.
     pub fn start_with(flags: &[&str]) -> Cluster {
+        Cluster::start_nodes(flags, false)
+    }
+
+    /// The same, but what the nodes say to each other goes through relays, whose connections [`Cluster::cut_links`] ends.
+    pub fn start_behind_relays(flags: &[&str]) -> Cluster {
+        Cluster::start_nodes(&[flags, &["--announce-host", RELAYED_HOST]].concat(), true)
+    }
+
+    fn start_nodes(flags: &[&str], relayed: bool) -> Cluster {
         let flags = flags.iter().map(|flag| flag.to_string()).collect();
-        let mut cluster = Cluster { dir: folder(), flags, nodes: Vec::new() };
+        let mut cluster = Cluster { dir: folder(), flags, nodes: Vec::new(), relays: Vec::new() };
         for place in 0..NODES {
             let (port, peer_port) = (free_port(), free_port());
             let entry = match place {
                 0 => vec!["init".to_owned()],
                 _ => vec!["join".to_owned(), format!("127.0.0.1:{}", cluster.nodes[0].peer_port)],
             };
+            if relayed {
+                let host: IpAddr = RELAYED_HOST.parse().expect("an address");
+                let to = SocketAddr::from(([127, 0, 0, 1], peer_port));
+                cluster.relays.push(Relay::start(SocketAddr::new(host, peer_port), to));
+            }
             cluster.nodes.push(Node { entry, port, peer_port, server: None, frozen: false, left: false });
             cluster.restart(place);
         }
         cluster.wait_whole();
         cluster
+    }
+
+    /// Ends all connections between nodes. They are free to make new ones.
+    pub fn cut_links(&self) {
+        self.relays.iter().for_each(Relay::cut);
     }
 
     /// Starts another node, which asks the one at `via` to be taken in. Its number is its place plus 1, if nodes are added one by one.

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 pub mod cluster;
+pub mod relay;
 pub mod resp;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -48,6 +48,14 @@ async fn run(common: Common, command: Subcommands) -> Result<Answer, Failure> {
         Subcommands::Shell if common.exactly_once => {
             return Err(Failure::Usage("--exactly-once is for single commands, the shell sends what is typed".into()));
         }
+        Subcommands::Status { .. }
+        | Subcommands::Node { .. }
+        | Subcommands::Leader { .. }
+        | Subcommands::Verify { .. }
+            if common.exactly_once =>
+        {
+            return Err(Failure::Usage("--exactly-once is for commands that write keys".into()));
+        }
         Subcommands::Shell => shell::run(config, &mut output).await?,
         Subcommands::Status { all } => status::run(&Client::new(config), all, &mut output).await?,
         Subcommands::Node { command } => cluster::run_node(&Client::new(config), command, &mut output).await?,

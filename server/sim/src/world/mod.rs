@@ -39,7 +39,7 @@ use holdfast_server::peer::format::{self, Frame, HEAD_BYTES, Head};
 use holdfast_server::peer::{JoinReply, JoinRequest, Lane, PeerMessage};
 use holdfast_server::replica::DATA_GROUP;
 use holdfast_server::resp::Output;
-use invariants::{Broken, Leaders, Logs, Memberships, States};
+use invariants::{Broken, Leaders, Leases, Logs, Memberships, States};
 use machine::{DiskMood, Machine};
 use node::{ConnId, Effect, Node, Timer};
 use operator::Operator;
@@ -175,6 +175,7 @@ struct World<'trace> {
     machine_of: BTreeMap<u64, u32>,
     wires: BTreeMap<ConnId, Wire>,
     leaders: Leaders,
+    leases: Leases,
     logs: Logs,
     states: States,
     memberships: Memberships,
@@ -229,6 +230,7 @@ pub fn run(plan: &Plan, settings: Settings, workload: WorkloadSettings, random: 
         machine_of: BTreeMap::new(),
         wires: BTreeMap::new(),
         leaders: Leaders::default(),
+        leases: Leases::default(),
         logs: Logs::default(),
         states: States::default(),
         memberships: Memberships::default(),
@@ -655,6 +657,8 @@ impl World<'_> {
             self.leaders.committed(commit, term);
         }
         let outcome = self.logs.commit_is(number, commit);
+        self.expect(outcome);
+        let outcome = self.leases.look(&self.machines, number, commit, now);
         self.expect(outcome);
         let boot = self.machine(number).boot;
         for effect in effects {

@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `leaders.rs` | a term has one leader, and a leader's log holds everything that was committed before its term |
+//! | `leases.rs` | who holds a lease knows all that is committed |
 //! | `logs.rs` | an index and a term name one entry and all before it; what is applied at an index is the same everywhere; the commit index does not fall |
 //! | `promises.rs` | a vote, a candidacy and an acknowledgement leave only when the disk holds what they say |
 //! | `acknowledged.rs` | a write is on the synced disks of a majority before its client hears of it |
@@ -17,6 +18,7 @@ mod acknowledged;
 mod convergence;
 mod disks;
 mod leaders;
+mod leases;
 mod logs;
 mod memberships;
 mod promises;
@@ -26,6 +28,7 @@ pub(super) use acknowledged::check_acknowledged;
 pub(super) use convergence::{has_converged, standing, what_is_not_converged};
 pub(super) use disks::check_disk;
 pub(super) use leaders::Leaders;
+pub(super) use leases::Leases;
 pub(super) use logs::Logs;
 pub(super) use memberships::Memberships;
 pub(super) use promises::check_promise;

@@ -69,8 +69,10 @@ impl Node {
             for (_, machine) in std::mem::take(&mut self.joins) {
                 self.answer_join(machine, JoinReply::Retry { reason: "the leader changed".to_owned() });
             }
-            self.release_readers();
             self.lose_under_way();
+        }
+        if !leads {
+            self.release_readers();
         }
         if leads && !led {
             self.correct_own_entry();

@@ -160,6 +160,10 @@ impl Node {
 
     /// Lets go of snapshots that followers have put in place, or should have, or that got stuck.
     pub(super) fn watch_transfers(&mut self) {
+        for path in self.host.outdated() {
+            self.mark("snapshots outdated before they were announced");
+            self.remove(&path);
+        }
         let mut stuck = Vec::new();
         let mut over = Vec::new();
         let mut resumed = 0;
@@ -231,7 +235,7 @@ impl Node {
         let place = self.transfers.arriving.as_ref().map_or(ChunkPlace::Foreign, |arriving| {
             ChunkPlace::of((arriving.from, arriving.theirs, arriving.incoming.offset()), from, chunk)
         });
-        if place == ChunkPlace::Known {
+        if matches!(place, ChunkPlace::Known | ChunkPlace::Ahead) {
             let offset = self.transfers.arriving.as_ref().map_or(0, |arriving| arriving.incoming.offset());
             return self.tell_sender(from, chunk.transfer, SnapshotStatus::Received(offset));
         }
@@ -260,8 +264,13 @@ impl Node {
         }
         match arriving.incoming.finish() {
             Ok((path, header)) => {
-                if let Some(old) = self.host.received(DATA_GROUP, path, header) {
-                    self.remove(&old);
+                match self.host.received(DATA_GROUP, path, header) {
+                    Ok(old) => old.iter().for_each(|old| self.remove(old)),
+                    Err(path) => {
+                        self.mark("snapshots refused for newer ones");
+                        self.remove(&path);
+                        return self.tell_sender(from, chunk.transfer, SnapshotStatus::Refused);
+                    }
                 }
                 self.mark("snapshots received");
                 self.transfers.completed = Some((from, chunk.transfer));
