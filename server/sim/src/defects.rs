@@ -121,7 +121,7 @@ impl Defect {
 
 /// Which check a violation comes from, by its words.
 fn seen_by(violation: &str) -> &'static str {
-    const WORDS: [(&str, &str); 22] = [
+    const WORDS: [(&str, &str); 23] = [
         ("panic: ", "an assertion"),
         ("not linearizable", "linearizability"),
         ("undecided", "linearizability, undecided"),

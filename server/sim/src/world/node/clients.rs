@@ -199,8 +199,7 @@ impl Node {
     }
 
     fn dispatch_new_session(&mut self, id: ConnId) -> bool {
-        if let Some(reason) = self.host.fault() {
-            let text = format!("MISCONF {reason}");
+        if let Some(text) = self.halted() {
             return self.answer(id, &text);
         }
         let leads = self.leads();
@@ -226,8 +225,7 @@ impl Node {
         once: Option<&OnceCall<'_>>,
     ) -> bool {
         let writes = spec.is_write();
-        if writes && let Some(reason) = self.host.fault() {
-            let text = format!("MISCONF {reason}");
+        if writes && let Some(text) = self.halted() {
             return self.answer(id, &text);
         }
         let (replica, fresh) = match self.place_of(id, spec, args) {
@@ -256,8 +254,7 @@ impl Node {
             };
             return self.answer(id, &elsewhere);
         }
-        if needs_time && let Some(reason) = self.host.fault() {
-            let text = format!("MISCONF {reason}");
+        if needs_time && let Some(text) = self.halted() {
             return self.answer(id, &text);
         }
         if !writes && fresh && pending == 0 && !needs_time && !self.may_read(id) {
@@ -295,10 +292,19 @@ impl Node {
         false
     }
 
+    /// What clients are told once the log took no more.
+    fn halted(&self) -> Option<String> {
+        self.host.fault().map(|reason| format!("CLUSTERDOWN {reason}"))
+    }
+
     /// Whether this node answers a command about keys.
     fn place_of(&self, id: ConnId, spec: &'static CommandSpec, args: &[&[u8]]) -> Place {
+        // NB: a halted replica may hold half of an entry: it shows nothing any more.
+        if let Some(text) = self.halted() {
+            return Place::Elsewhere(text);
+        }
         let leads = self.leads();
-        let read_only = self.conns.get(&id).is_some_and(|conn| conn.read_only) && self.host.fault().is_none();
+        let read_only = self.conns.get(&id).is_some_and(|conn| conn.read_only);
         match route(&self.topology, spec, args, Standing { read_only }, |_| leads).error() {
             None if leads => Place::Here,
             None if self.settings.replica_reads != ReplicaReads::Linearizable => Place::Replica,
@@ -505,10 +511,12 @@ impl Node {
         }
     }
 
+    /// Lets all reads go that wait for the quorum's word, without it.
     pub(super) fn release_readers(&mut self) {
         for conn in std::mem::take(&mut self.readers) {
             self.release(conn);
         }
+        std::mem::take(&mut self.asked).into_iter().for_each(|asked| self.drop_asked(asked));
     }
 
     /// Reads won't be confirmed: they are dispatched again, and told who leads.
@@ -516,9 +524,13 @@ impl Node {
         if let Some(at) = self.asked.iter().position(|asked| asked.context == context)
             && let Some(asked) = self.asked.remove(at)
         {
-            self.mark(if asked.by_follower { "reads by followers given up" } else { "quorum reads dropped" });
-            asked.conns.into_iter().for_each(|conn| self.release(conn));
+            self.drop_asked(asked);
         }
+    }
+
+    fn drop_asked(&mut self, asked: Asked) {
+        self.mark(if asked.by_follower { "reads by followers given up" } else { "quorum reads dropped" });
+        asked.conns.into_iter().for_each(|conn| self.release(conn));
     }
 
     /// Lets reads go on that are confirmed and whose index is applied.
