@@ -24,7 +24,7 @@ use crate::{GroupId, Result};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::iter::Peekable;
-use std::ops::Bound;
+use std::ops::{Bound, Deref};
 use std::sync::Arc;
 
 /// The length of a record's name, in bytes.
@@ -45,32 +45,82 @@ pub struct RecordKey {
     pub name: [u8; RECORD_NAME_BYTES],
 }
 
+/// A record's data of so many bytes lies in the map itself: most sessions remember one short reply.
+const SHORT_BYTES: usize = 30;
+
+/// A record's data: cheap to clone, and in the map without an allocation of its own where it is short.
+#[derive(Debug, Clone)]
+pub(crate) enum RecordData {
+    Short { length: u8, bytes: [u8; SHORT_BYTES] },
+    Long(Arc<[u8]>),
+}
+
+impl From<&[u8]> for RecordData {
+    fn from(data: &[u8]) -> RecordData {
+        let mut bytes = [0; SHORT_BYTES];
+        match bytes.get_mut(..data.len()) {
+            Some(place) => {
+                place.copy_from_slice(data);
+                RecordData::Short { length: data.len() as u8, bytes }
+            }
+            None => RecordData::Long(data.into()),
+        }
+    }
+}
+
+impl Deref for RecordData {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            RecordData::Short { length, bytes } => &bytes[..usize::from(*length)],
+            RecordData::Long(data) => data,
+        }
+    }
+}
+
 /// Records that changed, in ascending order; `None` for one that is gone.
-pub(crate) type RecordChanges = Vec<(RecordKey, Option<Arc<[u8]>>)>;
+pub(crate) type RecordChanges = Vec<(RecordKey, Option<RecordData>)>;
 
 /// All records of a group.
 ///
 /// Invariant: `bytes` is the sum over `map` of [`RECORD_OVERHEAD_BYTES`] and the data's length.
 #[derive(Debug, Default)]
 pub(crate) struct Records {
-    map: BTreeMap<RecordKey, Arc<[u8]>>,
+    map: BTreeMap<RecordKey, RecordData>,
     /// Changed since the last freeze.
     dirty: BTreeSet<RecordKey>,
     bytes: u64,
 }
 
+/// What a record counts for.
+fn cost(data: &[u8]) -> u64 {
+    RECORD_OVERHEAD_BYTES + data.len() as u64
+}
+
+/// Refuses what no correct node stores: a record, or with it all records together.
+fn check_limits(key: RecordKey, data: &[u8], bytes: u64) -> Result<()> {
+    if data.len() > RECORD_BYTES_MAX || bytes > RECORDS_BYTES_MAX {
+        return Err(store_error(format!("a record of slot {} is beyond the limits", key.slot)));
+    }
+    Ok(())
+}
+
 impl Records {
     /// Reads what the store has of an incarnation.
     pub(crate) fn load(store: &dyn ReadRows, group: GroupId, incarnation: u64) -> Result<Self> {
-        let mut records = Records::default();
         let (from, to) = rows::record_bounds(group, incarnation, 0, SLOTS as u16 - 1);
+        let mut all: Vec<(RecordKey, RecordData)> = Vec::new();
+        let mut bytes = 0;
         for row in store.range(&from, &to) {
             let (row, data) = row?;
             let (_, key) = rows::parse_record_key(&row).map_err(store_error)?;
-            records.insert(key, &data)?;
+            bytes += cost(&data);
+            check_limits(key, &data, bytes)?;
+            all.push((key, RecordData::from(data.as_ref())));
         }
-        records.pack();
-        Ok(records)
+        // NB: at once: a map that grows by one after the other leaves nearly half of its nodes empty, and memory in pieces.
+        Ok(Records { map: all.into_iter().collect(), dirty: BTreeSet::new(), bytes })
     }
 
     /// Gives back the room that inserting in order leaves in the map's nodes: nearly half.
@@ -81,14 +131,10 @@ impl Records {
     /// Takes in a record that the store has.
     pub(crate) fn insert(&mut self, key: RecordKey, data: &[u8]) -> Result<()> {
         self.set(key, Some(data));
-        if data.len() > RECORD_BYTES_MAX || self.bytes > RECORDS_BYTES_MAX {
-            return Err(store_error(format!("a record of slot {} is beyond the limits", key.slot)));
-        }
-        Ok(())
+        check_limits(key, data, self.bytes)
     }
 
     fn set(&mut self, key: RecordKey, data: Option<&[u8]>) {
-        let cost = |data: &[u8]| RECORD_OVERHEAD_BYTES + data.len() as u64;
         let before = match data {
             Some(data) => {
                 self.bytes += cost(data);
@@ -161,7 +207,7 @@ impl Table {
 /// A view's records: the store's, under what changed since.
 pub(super) struct RecordRows<'a> {
     store: Peekable<Rows<'a>>,
-    changes: Peekable<btree_map::IntoIter<RecordKey, Option<Arc<[u8]>>>>,
+    changes: Peekable<btree_map::IntoIter<RecordKey, Option<RecordData>>>,
     failed: bool,
 }
 
