@@ -20,7 +20,7 @@ fn defects_are_found_within_a_few_seeds() {
         "reclaim-unchecked",
         "ending-overlooked",
     ] {
-        let arguments = Arguments::parse_from(["sim", "--seeds", "0..20", "--defect", name]);
+        let arguments = Arguments::parse_from(["sim", "--seeds", "0..100", "--defect", name]);
         let mut output = Vec::new();
         let defect = Defect::parse(name).expect("a defect of this name");
         let found = hunt_one(&arguments, defect, &simulate, &mut output).expect("a vector takes all");
