@@ -35,6 +35,8 @@ pub enum Defect {
     ReadIndexWithoutRound,
     /// Reads are served before the leader has committed in its own term.
     ReadBeforeFirstCommit,
+    /// A replica that follows reads up to the commit index that it knows, without asking its leader.
+    FollowerReadUnasked,
     /// A membership change is proposed while another is under way.
     TwoChangesAtOnce,
     /// An append cuts everything behind it off, also what is committed.

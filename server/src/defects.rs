@@ -17,6 +17,16 @@ pub enum Defect {
     SnapshotOfAnotherIndex,
     /// Reads are served from the table although what is committed is not applied yet.
     ReadBehindCommit,
+    /// A replica's time follows the node's own clock, not only the log's.
+    TimeByOwnClock,
+    /// A read that finds a deadline passed moves the replica's time by itself, not through the log.
+    TimeMovedByReads,
+    /// A read that finds a deadline passed says so before the log does.
+    ReadAheadOfTime,
+    /// Reads don't notice that a deadline has passed since the group's time last moved.
+    EndingOverlooked,
+    /// Keys that were found expired are deleted without a look at whether they still are.
+    ReclaimUnchecked,
     /// What a session's earlier writes answered is forgotten: a repeated one takes effect again.
     SessionForgotten,
 }

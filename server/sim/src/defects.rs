@@ -40,6 +40,7 @@ const DEFECTS: &[(&str, Place)] = &[
     ("lease-after-transfer", Place::Raft(Raft::LeaseAfterTransfer)),
     ("read-index-without-round", Place::Raft(Raft::ReadIndexWithoutRound)),
     ("read-before-first-commit", Place::Raft(Raft::ReadBeforeFirstCommit)),
+    ("follower-read-unasked", Place::Raft(Raft::FollowerReadUnasked)),
     ("two-changes-at-once", Place::Raft(Raft::TwoChangesAtOnce)),
     ("truncate-below-commit", Place::Raft(Raft::TruncateBelowCommit)),
     ("commit-unmatched", Place::Raft(Raft::CommitUnmatched)),
@@ -58,6 +59,11 @@ const DEFECTS: &[(&str, Place)] = &[
     ("log-cut-ahead-of-store", Place::Server(Server::LogCutAheadOfStore)),
     ("log-cut-before-snapshot", Place::Server(Server::LogCutBeforeSnapshot)),
     ("snapshot-of-another-index", Place::Server(Server::SnapshotOfAnotherIndex)),
+    ("time-by-own-clock", Place::Server(Server::TimeByOwnClock)),
+    ("time-moved-by-reads", Place::Server(Server::TimeMovedByReads)),
+    ("read-ahead-of-time", Place::Server(Server::ReadAheadOfTime)),
+    ("ending-overlooked", Place::Server(Server::EndingOverlooked)),
+    ("reclaim-unchecked", Place::Server(Server::ReclaimUnchecked)),
     ("session-forgotten", Place::Server(Server::SessionForgotten)),
     ("read-behind-commit", Place::Server(Server::ReadBehindCommit)),
 ];
@@ -115,10 +121,11 @@ impl Defect {
 
 /// Which check a violation comes from, by its words.
 fn seen_by(violation: &str) -> &'static str {
-    const WORDS: [(&str, &str); 22] = [
+    const WORDS: [(&str, &str); 23] = [
         ("panic: ", "an assertion"),
         ("not linearizable", "linearizability"),
         ("undecided", "linearizability, undecided"),
+        ("outlived", "deadlines"),
         ("lost what was synced", "disks"),
         (" sends ", "promises"),
         ("is answered, but", "acknowledged"),

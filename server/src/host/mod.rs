@@ -751,6 +751,7 @@ impl Host {
             if flush {
                 replica.table.request_flush();
             }
+            replica.look_at_clock(clock_ms);
             match replica.table.maintain(clock_ms, replica.synced_index) {
                 Ok(done) => {
                     if done.retired > 0 {

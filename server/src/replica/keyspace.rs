@@ -34,7 +34,7 @@ impl<'a> GroupKeyspace<'a> {
     pub fn new(replica: &'a mut Replica, counted: bool, touch: bool, op: u32) -> Self {
         let incarnation = (replica.applying << INCARNATION_OP_BITS) | u64::from(op);
         GroupKeyspace {
-            time_ms: replica.time_ms,
+            time_ms: replica.time_of_keys_ms(counted),
             incarnation,
             table: &mut replica.table,
             counted,

@@ -32,8 +32,8 @@ use crate::slot::key_ref;
 use bytes::Bytes;
 use holdfast_engine::GroupId;
 use holdfast_engine::table::{
-    Admitted, Applied, ExpireJob, ExpireOutcome, Fetched, Fetcher, Len, LenOutcome, OwnedKey, ScanJob, ScanOutcome,
-    ScanPage, ScanPosition, Table,
+    Admitted, Applied, ExpireJob, ExpireOutcome, Fetched, Fetcher, Head, Len, LenOutcome, OwnedKey, ScanJob,
+    ScanOutcome, ScanPage, ScanPosition, Table,
 };
 use holdfast_raft::{ConfState, Entry, ProposeError, Raft, SnapshotMeta, WriteBatch};
 use std::collections::VecDeque;
@@ -261,6 +261,13 @@ impl Replica {
 
     // ---- apply -----------------------------------------------------------------------------------------------------
 
+    /// A deliberate defect, if it is switched on: the group's time is moved by this node's clock.
+    pub(crate) fn look_at_clock(&mut self, clock_ms: u64) {
+        if defects::has(Defect::TimeByOwnClock) {
+            self.time_ms = self.time_ms.max(clock_ms);
+        }
+    }
+
     /// Begins to apply an entry: the group's time moves to its stamp.
     pub fn begin_apply(&mut self, index: u64, stamp_ms: u64) {
         self.applying = index;
@@ -356,7 +363,7 @@ impl Replica {
     /// What memory knows of a key at `clock_ms`; `None` when what is needed of it must come from the store.
     pub(crate) fn resident(&self, key: &[u8], clock_ms: u64, needs: Needs) -> Option<Resident> {
         let look = self.table.look(key_ref(key)).filter(|look| look.has_data || needs != Needs::Values)?;
-        let ending = look.head.is_some_and(|head| head.is_expired(clock_ms) && !head.is_expired(self.time_ms));
+        let ending = look.head.is_some_and(|head| self.ends_by(&head, clock_ms));
         let data_bytes = look.head.map_or(0, |head| usize::try_from(head.data_bytes).unwrap_or(usize::MAX));
         Some(Resident { ending, fleeting: look.fleeting, data_bytes })
     }
@@ -388,13 +395,41 @@ impl Replica {
         self.table.unpin(key_ref(key));
     }
 
+    /// Whether a key's deadline is between the group's time and `clock_ms`: then the group's time must move before the key is read. Asks
+    /// the store where memory doesn't know.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn is_ending(&mut self, key: &[u8], clock_ms: u64) -> holdfast_engine::Result<bool> {
+        let head = self.table.head(key_ref(key))?;
+        let ending = head.is_some_and(|head| self.ends_by(&head, clock_ms));
+        if ending && defects::has(Defect::TimeMovedByReads) {
+            self.time_ms = clock_ms;
+            return Ok(false);
+        }
+        if ending && defects::has(Defect::ReadAheadOfTime) {
+            self.stamp_ms = self.stamp_ms.max(clock_ms);
+            return Ok(false);
+        }
+        Ok(ending)
+    }
+
+    /// The time by which a command finds keys there or not.
+    fn time_of_keys_ms(&self, reads: bool) -> u64 {
+        if reads && defects::has(Defect::ReadAheadOfTime) { self.time_ms.max(self.stamp_ms) } else { self.time_ms }
+    }
+
+    fn ends_by(&self, head: &Head, clock_ms: u64) -> bool {
+        head.is_expired(clock_ms) && !head.is_expired(self.time_ms) && !defects::has(Defect::EndingOverlooked)
+    }
+
     /// Begins to look for keys that are expired by the group's time or about to be.
-    pub(crate) fn expired(&mut self, now_ms: u64, limit: usize) -> Option<ExpireJob> {
+    pub fn expired(&mut self, now_ms: u64, limit: usize) -> Option<ExpireJob> {
         self.table.expired(now_ms, limit)
     }
 
     /// The keys that a job found.
-    pub(crate) fn finish_expired(&mut self, outcome: ExpireOutcome) -> Vec<OwnedKey> {
+    pub fn finish_expired(&mut self, outcome: ExpireOutcome) -> Vec<OwnedKey> {
         self.table.finish_expired(outcome)
     }
 
@@ -430,7 +465,7 @@ impl Replica {
         for key in keys {
             let key = key_ref(key);
             match self.table.head(key) {
-                Ok(Some(head)) if head.is_expired(self.time_ms) => {
+                Ok(Some(head)) if head.is_expired(self.time_ms) || defects::has(Defect::ReclaimUnchecked) => {
                     self.table.delete(key);
                     count += 1;
                 }

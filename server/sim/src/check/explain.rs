@@ -119,7 +119,8 @@ impl fmt::Display for Call {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let called = Seconds(Some(self.called_us));
         let returned = Seconds(self.returned_us);
-        write!(formatter, "{called} to {returned}  client {:<3} {}", self.client, self.operation)?;
+        let old = if self.may_be_old { " of any time before" } else { "" };
+        write!(formatter, "{called} to {returned}  client {:<3} {}{old}", self.client, self.operation)?;
         match &self.outcome {
             Outcome::Answered(answer) => write!(formatter, ": {answer}"),
             Outcome::Unknown => write!(formatter, ": outcome unknown"),

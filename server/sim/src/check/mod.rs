@@ -15,11 +15,15 @@
 //! - An operation whose outcome is *unknown* (no answer came) may have taken effect at any time after its call, or
 //!   never. One that *failed* for certain is no part of the history: if it took effect all the same, others see a value
 //!   that nobody wrote, and that is found.
+//! - A value with a deadline may go away by itself from some time on. To the search that is one more operation of unknown outcome,
+//!   which deletes this value and no other: so it finds values that go too soon, and values that come back. That one stays
+//!   too long is looked for beside (`deadlines.rs`).
 //! - The search is exponential in the worst case (the problem is NP-complete), so it has a budget of steps.
 //!
 //! The pieces: [`Operation`] and [`Answer`] in `model.rs`, [`History`] in `history.rs`, the algorithm in `search.rs`, what of a history
 //! shows a violation in `minimal.rs`, and the words for people in `explain.rs`.
 
+mod deadlines;
 mod explain;
 mod history;
 mod minimal;
@@ -30,8 +34,9 @@ mod tests;
 
 use std::fmt;
 
+pub use deadlines::Outlived;
 pub use explain::{Misfit, Violation};
-pub use history::{Call, History, OperationId, Outcome};
+pub use history::{Call, History, Lapse, OperationId, Outcome};
 pub use model::{Answer, Operation, Text};
 
 /// Steps per key that are plenty for what the simulator's workload makes: a few thousand operations of a dozen clients.
@@ -45,6 +50,8 @@ pub enum Verdict {
     Linearizable,
     /// There is none.
     Violation(Box<Violation>),
+    /// A value was there when its time was long over.
+    Outlived(Box<Outlived>),
     /// The budget ran out before either was shown. This is no pass.
     Undecided {
         /// The key whose history is too hard.
@@ -66,6 +73,7 @@ impl fmt::Display for Verdict {
         match self {
             Verdict::Linearizable => formatter.write_str("linearizable"),
             Verdict::Violation(violation) => violation.fmt(formatter),
+            Verdict::Outlived(outlived) => outlived.fmt(formatter),
             Verdict::Undecided { key, steps } => write!(
                 formatter,
                 "undecided: the operations on {} could be neither ordered nor shown impossible in {steps} steps",
@@ -82,7 +90,7 @@ pub fn check(history: &History, steps_max: u64) -> Verdict {
     for (key, calls) in history.by_key() {
         match check_key(key, &calls, steps_max) {
             Verdict::Linearizable => {}
-            Verdict::Violation(violation) => return Verdict::Violation(violation),
+            verdict @ (Verdict::Violation(_) | Verdict::Outlived(_)) => return verdict,
             verdict @ Verdict::Undecided { .. } => undecided = undecided.or(Some(verdict)),
         }
     }
@@ -91,6 +99,9 @@ pub fn check(history: &History, steps_max: u64) -> Verdict {
 
 /// Checks the operations on one key.
 fn check_key(key: &[u8], calls: &[Call], steps_max: u64) -> Verdict {
+    if let Some(outlived) = deadlines::outlived(key, calls) {
+        return Verdict::Outlived(Box::new(outlived));
+    }
     let mut search = search::Search::new(calls, steps_max);
     match search.run() {
         search::Found::Order => Verdict::Linearizable,

@@ -84,6 +84,8 @@ pub enum Operation {
     Increment(i64),
     /// Appends to the value; nothing counts as empty.
     Append(Text),
+    /// The value's time is over, if it is still there. Nobody asks for it.
+    Lapse(Text),
 }
 
 /// What a client heard. Where nothing else is said, an answer goes with any operation and tells whether the operation
@@ -119,6 +121,7 @@ impl fmt::Display for Operation {
             Operation::CompareAndDelete { expected } => write!(formatter, "delete if {expected}"),
             Operation::Increment(by) => write!(formatter, "add {by}"),
             Operation::Append(suffix) => write!(formatter, "append {suffix}"),
+            Operation::Lapse(value) => write!(formatter, "the time of {value} ends"),
         }
     }
 }
@@ -219,7 +222,9 @@ impl States {
                 Move::CompareAndSet(self.state(expected.as_ref()), self.number(new))
             }
             Operation::Delete => Move::Delete,
-            Operation::CompareAndDelete { expected } => Move::CompareAndDelete(self.number(expected)),
+            Operation::CompareAndDelete { expected } | Operation::Lapse(expected) => {
+                Move::CompareAndDelete(self.number(expected))
+            }
             Operation::Increment(by) => Move::Increment(*by),
             Operation::Append(suffix) => Move::Append(self.number(suffix)),
         }

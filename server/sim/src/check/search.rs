@@ -171,6 +171,10 @@ pub(super) struct Search {
 impl Search {
     /// Prepares to look for an order of these calls, which stand in the order of time.
     pub(super) fn new(calls: &[Call], steps_max: u64) -> Search {
+        debug_assert!(
+            calls.is_sorted_by_key(|call| call.called_at),
+            "what was tried is told apart by numbers in this order"
+        );
         let mut states = States::new();
         if let Some(value) = longest_read_of_a_log(calls) {
             states.appends_lead_to(value);
@@ -422,6 +426,11 @@ impl<'a> Unseen<'a> {
             if let Outcome::Answered(Answer::Value(Some(value))) = &call.outcome {
                 seen.insert(value);
             }
+            // NB: of those that nobody knows to be stored, any may go away once the time of the first of them is over. That is more
+            // than can happen, and never less.
+            if call.lapse.is_some() && matches!(call.outcome, Outcome::Answered(_)) {
+                seen.extend(call.stored());
+            }
         }
         // It must be none of those that were seen.
         let mut one = String::from("(a value that nobody saw)");
@@ -436,6 +445,7 @@ impl<'a> Unseen<'a> {
         let is_unseen = |value: &Text| self.seen.as_ref().is_some_and(|seen| !seen.contains(value));
         match operation {
             Operation::Set(value) if is_unseen(value) => Operation::Set(self.one.clone()),
+            Operation::Lapse(value) if is_unseen(value) => Operation::Lapse(self.one.clone()),
             Operation::CompareAndSet { expected, new } if is_unseen(new) => {
                 Operation::CompareAndSet { expected: expected.clone(), new: self.one.clone() }
             }

@@ -5,12 +5,27 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::BytesMut;
 use holdfast_client::{Decoder, Limits, Value};
 
-use super::commands::{Knowledge, REFUSED_CODES, Request, draw, encode};
+use super::commands::{Knowledge, REFUSED_CODES, Request, Span, draw, draw_read, encode};
+use super::reader::Reader;
 use super::session::{Numbered, Session, is_over};
 use super::{Action, Loss, Shared, WorkloadSettings};
-use crate::check::{Answer, Operation, OperationId, Outcome, Text};
+use crate::check::{Answer, Lapse, Operation, OperationId, Outcome, Text};
 use crate::random::Random;
-use crate::time::Micros;
+use crate::time::{MILLISECOND, Micros};
+
+/// How likely a reader goes elsewhere after a round, of a thousand.
+const READER_LEAVES_PER_MILLE: u32 = 50;
+
+/// What kind of client it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Habit {
+    /// It asks whoever leads.
+    Plain,
+    /// It numbers its writes: see [`super::session`].
+    NumbersWrites,
+    /// It only reads, from whomever: see [`super::reader`].
+    ReadsReplicas,
+}
 
 /// A command that waits for its reply.
 #[derive(Debug)]
@@ -27,6 +42,8 @@ enum Waiting {
     Command(Asked),
     /// The beginning of a session, which is no operation.
     Session,
+    /// READONLY, which is none either.
+    ReadOnly,
 }
 
 /// One client: a closed loop on one connection.
@@ -43,6 +60,8 @@ pub(super) struct Client {
     waiting: VecDeque<Waiting>,
     /// The client's session, if it is one that numbers its writes.
     session: Option<Session>,
+    /// If it is one that reads from replicas.
+    reader: Option<Reader>,
     /// Numbered writes to be sent again, the oldest first.
     again: VecDeque<Asked>,
     /// When the pause is over, or while it waits for replies, when it gives up.
@@ -59,7 +78,7 @@ impl Client {
     pub(super) fn new(
         mut random: Random,
         number: u32,
-        numbers_writes: bool,
+        habit: Habit,
         settings: &WorkloadSettings,
         now: Micros,
     ) -> Client {
@@ -74,7 +93,8 @@ impl Client {
             decoder: Decoder::new(Limits::default()),
             buffer: BytesMut::new(),
             waiting: VecDeque::new(),
-            session: numbers_writes.then(Session::default),
+            session: (habit == Habit::NumbersWrites).then(Session::default),
+            reader: (habit == Habit::ReadsReplicas).then(Reader::default),
             again: VecDeque::new(),
             wakes_at,
             next_node: None,
@@ -122,10 +142,29 @@ impl Client {
         } else if asked.is_empty() {
             for _ in 0..count {
                 let Some(request) = self.next_request(shared) else { break };
-                let id = shared.history.call(now, self.number, &request.key, request.operation.clone());
+                let (client, key, operation) = (self.number, &request.key, request.operation.clone());
+                let error_us = shared.settings.deadline_error_us;
+                let id = match request.lapse {
+                    Some(span) => {
+                        let span_us = match span {
+                            Span::Milliseconds(ms) => ms * MILLISECOND,
+                            Span::ForEver => Lapse::NEVER,
+                        };
+                        let lapse = Lapse { span_us, error_us };
+                        shared.history.call_lapsing(now, client, key, operation, lapse)
+                    }
+                    None if self.reader.is_some() && shared.settings.reads_may_be_old => {
+                        shared.history.call_old(now, client, key)
+                    }
+                    None => shared.history.call(now, client, key, operation),
+                };
                 let numbered = self.session.as_mut().and_then(|session| session.number(&request));
                 asked.push_back(Asked { id, request, numbered });
             }
+        }
+        if self.reader.is_some() && !self.is_open && !asked.is_empty() {
+            Reader::encode_read_only(&mut bytes);
+            self.waiting.push_back(Waiting::ReadOnly);
         }
         for Asked { request, numbered, .. } in &asked {
             let others = || asked.iter().filter_map(|asked| asked.numbered.as_ref());
@@ -147,10 +186,15 @@ impl Client {
     }
 
     fn next_request(&mut self, shared: &mut Shared) -> Option<Request> {
+        let may_be_old = self.reader.is_some() && shared.settings.reads_may_be_old;
         if shared.is_ending() {
-            return shared.next_to_read().map(|key| Request::read_all(&key));
+            let key = if may_be_old { None } else { shared.next_to_read() };
+            return key.map(|key| Request::read_all(&key));
         }
         let key = shared.use_key(self.random.index(shared.key_count()));
+        if self.reader.is_some() {
+            return Some(draw_read(&mut self.random, key.kind, &key.name));
+        }
         self.written += 1;
         let unique = format!("{}.{}", self.number, self.written);
         let knowledge = Knowledge { seen: self.seen.get(&key.name), unique };
@@ -197,6 +241,12 @@ impl Client {
                 }
                 return;
             }
+            Waiting::ReadOnly => {
+                if !Reader::is_taken(reply) {
+                    shared.anomalies.push(format!("client {} said READONLY and got {reply:?}", self.number));
+                }
+                return;
+            }
         };
         if let (Some(numbered), true) = (&asked.numbered, is_over(reply)) {
             // Whether an earlier attempt was executed, nobody can say any more.
@@ -213,6 +263,11 @@ impl Client {
             asked.numbered = None;
             Outcome::Unknown
         });
+        if let (Some(reader), Outcome::Answered(answer)) = (&mut self.reader, &outcome)
+            && let Err(anomaly) = reader.hear(&asked.request, answer)
+        {
+            shared.anomalies.push(format!("at {now} us, client {}: {anomaly}", self.number));
+        }
         match &outcome {
             Outcome::Answered(answer) => self.learn(&asked.request, answer),
             Outcome::Unknown | Outcome::Failed => self.has_failed = true,
@@ -255,10 +310,17 @@ impl Client {
     /// A round is over: thinks a little, and goes elsewhere if it was sent away.
     fn rest(&mut self, now: Micros, shared: &mut Shared) {
         let failed = std::mem::take(&mut self.has_failed);
-        match self.next_node.take() {
-            Some(node) if node != self.node => self.leave(node, shared),
-            None if failed => self.leave_for_any(shared),
-            _ => {}
+        let next_node = self.next_node.take();
+        if self.reader.is_some() {
+            if failed || self.random.chance(READER_LEAVES_PER_MILLE) {
+                self.leave_for_any(shared);
+            }
+        } else {
+            match next_node {
+                Some(node) if node != self.node => self.leave(node, shared),
+                None if failed => self.leave_for_any(shared),
+                _ => {}
+            }
         }
         let pause = if failed { shared.settings.retry_us.clone() } else { shared.settings.think_us.clone() };
         self.wakes_at = now + self.random.range(pause);
@@ -298,6 +360,9 @@ impl Client {
             shared.actions.push(Action::Close { client, connection, node });
         }
         self.is_open = false;
+        if let Some(reader) = &mut self.reader {
+            reader.leave();
+        }
         self.node = node;
         self.connection += 1;
         self.decoder = Decoder::new(Limits::default());

@@ -36,6 +36,8 @@ pub enum KeyKind {
     Log,
     /// Two keys of one slot that are only ever written together, with the same value: one key of the model.
     Pair,
+    /// A register whose values go away after a while; mostly a lock.
+    Lease,
 }
 
 /// How a reply is to be understood.
@@ -59,6 +61,15 @@ pub enum Reading {
     TwoOrZero,
 }
 
+/// How long a value stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    /// So many milliseconds.
+    Milliseconds(u64),
+    /// Until it is overwritten, whatever was said before.
+    ForEver,
+}
+
 /// A command, and what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -70,6 +81,8 @@ pub struct Request {
     pub operation: Operation,
     /// How its reply is read.
     pub reading: Reading,
+    /// How long the value that it stores or finds is there from then on.
+    pub lapse: Option<Span>,
 }
 
 impl Request {
@@ -80,8 +93,7 @@ impl Request {
 
     /// Reads a key or a pair, whichever has this name.
     pub(super) fn read_all(key: &[u8]) -> Request {
-        // NB: in front of it may be what all names begin with.
-        if !key.windows(PAIR.len()).any(|part| part == PAIR.as_bytes()) {
+        if !names(key, PAIR) {
             return Request::get(key);
         }
         let [one, other] = keys_of_pair(key);
@@ -125,7 +137,7 @@ impl Request {
 
 fn request(words: &[&[u8]], key: &[u8], operation: Operation, reading: Reading) -> Request {
     let words = words.iter().map(|word| word.to_vec()).collect();
-    Request { words, key: key.to_vec(), operation, reading }
+    Request { words, key: key.to_vec(), operation, reading, lapse: None }
 }
 
 /// What a client knows when it draws a command.
@@ -143,14 +155,48 @@ pub(super) fn draw(random: &mut Random, kind: KeyKind, key: &[u8], knowledge: &K
         KeyKind::Counter => draw_counter(random, key),
         KeyKind::Log => draw_log(random, key, &knowledge.unique),
         KeyKind::Pair => draw_pair(random, key, &knowledge.unique),
+        KeyKind::Lease => draw_lease(random, key, knowledge),
     }
+}
+
+/// Draws a read of a key of this kind.
+pub(super) fn draw_read(random: &mut Random, kind: KeyKind, key: &[u8]) -> Request {
+    match kind {
+        KeyKind::Register | KeyKind::Counter | KeyKind::Lease => Request::get(key),
+        KeyKind::Log if random.chance(300) => strlen(key),
+        KeyKind::Log => Request::get(key),
+        KeyKind::Pair if random.chance(300) => half_of_pair(random, key),
+        KeyKind::Pair => Request::read_all(key),
+    }
+}
+
+fn strlen(key: &[u8]) -> Request {
+    request(&[b"STRLEN", key], key, Operation::Get, Reading::Length)
 }
 
 /// What only the names of pairs have in them.
 pub(super) const PAIR: &str = "pair";
 
+/// What only the names of logs have in them.
+pub(super) const LOG: &str = "log";
+
+/// Whether a key of this name is a log.
+pub(super) fn is_log(key: &[u8]) -> bool {
+    names(key, LOG)
+}
+
+/// Whether a key is of the kind whose names have this in them. NB: in front of it may be what all names begin with.
+fn names(key: &[u8], kind: &str) -> bool {
+    key.windows(kind.len()).any(|part| part == kind.as_bytes())
+}
+
 fn keys_of_pair(name: &[u8]) -> [Vec<u8>; 2] {
     ["a", "b"].map(|end| [b"{", name, b"}", end.as_bytes()].concat())
+}
+
+fn half_of_pair(random: &mut Random, name: &[u8]) -> Request {
+    let [one, other] = keys_of_pair(name);
+    request(&[b"GET", if random.chance(500) { &one } else { &other }], name, Operation::Get, Reading::Value)
 }
 
 fn draw_pair(random: &mut Random, name: &[u8], unique: &str) -> Request {
@@ -160,7 +206,7 @@ fn draw_pair(random: &mut Random, name: &[u8], unique: &str) -> Request {
     let create = Operation::CompareAndSet { expected: None, new: Text::from(new) };
     match random.weighted(&[35, 10, 35, 10, 10]) {
         0 => Request::read_all(name),
-        1 => request(&[b"GET", if random.chance(500) { &one } else { &other }], name, Operation::Get, Reading::Value),
+        1 => half_of_pair(random, name),
         2 => request(&[b"MSET", &one, new, &other, new], name, set, Reading::OkOrNull),
         3 => request(&[b"MSETNX", &one, new, &other, new], name, create, Reading::OneOrZero),
         _ => request(&[b"DEL", &other, &one], name, Operation::Delete, Reading::TwoOrZero),
@@ -192,6 +238,48 @@ fn draw_register(random: &mut Random, key: &[u8], knowledge: &Knowledge<'_>) -> 
     }
 }
 
+/// A lock is taken for a while, prolonged by who has it, released or forgotten; others look at it.
+fn draw_lease(random: &mut Random, key: &[u8], knowledge: &Knowledge<'_>) -> Request {
+    let new = knowledge.unique.as_bytes();
+    let stored = Text::from(new);
+    let wrong = Text::from("never written");
+    let expected = knowledge.seen.unwrap_or(&wrong);
+    let old = expected.as_bytes();
+    let swap = Operation::CompareAndSet { expected: Some(expected.clone()), new: stored.clone() };
+    let create = Operation::CompareAndSet { expected: None, new: stored.clone() };
+    let span_ms = match random.weighted(&[40, 40, 20]) {
+        0 => random.range(20..=500),
+        1 => random.range(500..=2000),
+        _ => random.range(2000..=8000),
+    };
+    let word = span_ms.to_string();
+    let ms = word.as_bytes();
+    let lapsing = |words: &[&[u8]], operation, reading| Request {
+        lapse: Some(Span::Milliseconds(span_ms)),
+        ..request(words, key, operation, reading)
+    };
+    match random.weighted(&[39, 26, 8, 8, 5, 4, 2, 2, 4, 2]) {
+        0 => Request::get(key),
+        1 => lapsing(&[b"SET", key, new, b"NX", b"PX", ms], create, Reading::OkOrNull),
+        2 => lapsing(&[b"SET", key, new, b"PX", ms], Operation::Set(stored), Reading::OkOrNull),
+        3 => lapsing(&[b"SET", key, new, b"IFEQ", old, b"PX", ms], swap, Reading::OkOrNull),
+        4 => lapsing(&[b"CAS", key, old, new, b"PX", ms], swap, Reading::Compared),
+        5 => request(
+            &[b"CAD", key, old],
+            key,
+            Operation::CompareAndDelete { expected: expected.clone() },
+            Reading::Compared,
+        ),
+        6 => request(&[b"GETDEL", key], key, Operation::Delete, Reading::Value),
+        7 => request(&[b"SET", key, new], key, Operation::Set(stored), Reading::OkOrNull),
+        8 => lapsing(&[b"GETEX", key, b"PX", ms], Operation::Get, Reading::Value),
+        _ => Request {
+            lapse: Some(Span::ForEver),
+            ..request(&[b"GETEX", key, b"PERSIST"], key, Operation::Get, Reading::Value)
+        },
+    }
+}
+
 fn draw_counter(random: &mut Random, key: &[u8]) -> Request {
     let by = random.range(2..=9);
     let word = by.to_string();
@@ -212,7 +300,7 @@ fn draw_log(random: &mut Random, key: &[u8], unique: &str) -> Request {
             request(&[b"APPEND", key, piece.as_bytes()], key, operation, Reading::Length)
         }
         1 => Request::get(key),
-        _ => request(&[b"STRLEN", key], key, Operation::Get, Reading::Length),
+        _ => strlen(key),
     }
 }
 
@@ -273,8 +361,8 @@ mod tests {
     fn every_command_is_drawn_and_names_its_key() {
         let mut random = Random::new(1);
         let mut names = BTreeSet::new();
-        for number in 0..2000 {
-            let kind = [KeyKind::Register, KeyKind::Counter, KeyKind::Log][number % 3];
+        for number in 0..3000 {
+            let kind = [KeyKind::Register, KeyKind::Counter, KeyKind::Log, KeyKind::Lease][number % 4];
             let seen = Text::from("seen");
             let knowledge = Knowledge { seen: Some(&seen), unique: format!("1.{number}") };
             let request = draw(&mut random, kind, b"key", &knowledge);
@@ -290,18 +378,23 @@ mod tests {
             "APPEND",
             "CAD",
             "CAS",
+            "CAS PX",
             "DECRBY",
             "DEL",
             "DELIFEQ",
             "GET",
             "GETDEL",
+            "GETEX",
             "INCR",
             "INCRBY",
             "SET",
             "SET GET",
             "SET IFEQ",
             "SET IFEQ GET",
+            "SET IFEQ PX",
             "SET NX",
+            "SET NX PX",
+            "SET PX",
             "STRLEN",
         ];
         assert_eq!(names.into_iter().collect::<Vec<_>>(), expected);

@@ -15,14 +15,18 @@
 //! - **Certain failures**: `MOVED`, `CLUSTERDOWN` and the like ([`REFUSED_CODES`]) promise that the command was not
 //!   executed. The client follows a `MOVED`; otherwise it tries another node.
 //! - **Numbered writes**: some clients send what is unknown again, under the number that it has in their session.
+//! - **Readers** only read. They say READONLY and stay with whatever node they are at, leader or not, as long as it answers. Where
+//!   replicas may be behind, what they hear must have been true at some time, and must not go back on one connection.
 //! - **Values are unique**: nothing is written twice, so every read tells whose write it saw.
 //! - **Keys are retired** after some operations and replaced by fresh ones: the checker's work grows with the operations on
 //!   one key, and logs must not grow without end.
+//! - **Leases** are registers whose values are stored for a while. That a value may go away is part of the history.
 //! - **At the end**, [`Workload::read_everything`] lets the clients read every key there ever was until each read is
 //!   answered. It shows that the cluster has converged, and that nothing acknowledged was lost.
 
 mod client;
 mod commands;
+mod reader;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -32,12 +36,15 @@ use std::ops::RangeInclusive;
 
 use holdfast_client::Address;
 
-pub use commands::{KeyKind, REFUSED_CODES, Reading, Request, encode};
+pub use commands::{KeyKind, REFUSED_CODES, Reading, Request, Span, encode};
 
 use crate::check::{History, Operation, Outcome};
 use crate::random::Random;
 use crate::time::{MILLISECOND, Micros, SECOND};
-use client::Client;
+use client::{Client, Habit};
+
+/// Chosen so that the seeds that tests name do without leases, and run as they did when they found something.
+const LEASES_SEED_KEEPER: u64 = 3;
 
 /// How many clients there are and what they do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +53,10 @@ pub struct WorkloadSettings {
     pub clients: u32,
     /// Further clients, which number their writes and send those of unknown outcome again.
     pub session_clients: u32,
+    /// Further clients, which read from replicas.
+    pub reading_clients: u32,
+    /// What those hear may be old.
+    pub reads_may_be_old: bool,
     /// The nodes that they know: `1..=nodes`.
     pub nodes: u32,
     /// What the names of all keys begin with.
@@ -56,6 +67,8 @@ pub struct WorkloadSettings {
     pub operations_per_key_max: u32,
     /// Writes of unknown outcome on a key before it is retired: they make the checker's work exponential.
     pub unknown_per_key_max: u32,
+    /// How much sooner or later than it should a deadline may be noticed, in microseconds: twice what clocks may be off.
+    pub deadline_error_us: Micros,
     /// The most commands that a client sends at once.
     pub pipeline_max: u32,
     /// The pause between the last reply and the next command.
@@ -72,11 +85,14 @@ impl WorkloadSettings {
         WorkloadSettings {
             clients: 10,
             session_clients: 0,
+            reading_clients: 0,
+            reads_may_be_old: false,
             nodes,
             key_prefix: String::new(),
             keys: BTreeMap::from([(KeyKind::Register, 3), (KeyKind::Counter, 1), (KeyKind::Log, 1)]),
             operations_per_key_max: 1000,
             unknown_per_key_max: 16,
+            deadline_error_us: 0,
             pipeline_max: 3,
             think_us: 0..=50 * MILLISECOND,
             retry_us: 5 * MILLISECOND..=100 * MILLISECOND,
@@ -110,6 +126,22 @@ impl WorkloadSettings {
             timeout_us: [500 * MILLISECOND, 2 * SECOND, 5 * SECOND][random.index(3)],
             ..WorkloadSettings::new(nodes)
         }
+    }
+
+    /// Has some clients read from replicas.
+    pub fn add_readers(&mut self, random: &Random, may_be_old: bool) {
+        self.reading_clients = [1, 2, 4][random.fork("readers").index(3)];
+        self.reads_may_be_old = may_be_old;
+    }
+
+    /// Has clients use keys with deadlines, in half of all seeds. No node's clock is off by more than this.
+    pub fn draw_leases(&mut self, random: &Random, skew_us_max: Micros) {
+        let mut random = random.fork_numbered("leases", LEASES_SEED_KEEPER);
+        let (on, count) = (random.index(2) == 1, random.range(1..=3));
+        if on {
+            self.keys.insert(KeyKind::Lease, count as u32);
+        }
+        self.deadline_error_us = 2 * (skew_us_max + MILLISECOND);
     }
 }
 
@@ -174,8 +206,9 @@ impl LiveKey {
         let kind_name = match kind {
             KeyKind::Register => "register",
             KeyKind::Counter => "counter",
-            KeyKind::Log => "log",
+            KeyKind::Log => commands::LOG,
             KeyKind::Pair => commands::PAIR,
+            KeyKind::Lease => "lease",
         };
         let name = format!("{prefix}{kind_name}-{number}.{generation}").into_bytes();
         LiveKey { kind, number, generation, operations: 0, unknown: 0, name }
@@ -204,7 +237,12 @@ impl Shared {
     pub(crate) fn use_key(&mut self, place: usize) -> LiveKey {
         let key = &mut self.keys[place];
         let settings = &self.settings;
-        if key.operations >= settings.operations_per_key_max || key.unknown >= settings.unknown_per_key_max {
+        // Leases live longer, so that there is time for their values to go; and each such value is one thing more that may happen.
+        let (operations_max, unknown_max) = match key.kind {
+            KeyKind::Lease => (3 * settings.operations_per_key_max, settings.unknown_per_key_max / 2),
+            _ => (settings.operations_per_key_max, settings.unknown_per_key_max),
+        };
+        if key.operations >= operations_max || key.unknown >= unknown_max {
             let next = LiveKey::new(&settings.key_prefix, key.kind, key.number, key.generation + 1);
             self.retired.push(std::mem::replace(key, next).name);
         }
@@ -277,10 +315,16 @@ impl Workload {
             .flat_map(|(kind, count)| (0..*count).map(|number| LiveKey::new(&settings.key_prefix, *kind, number, 0)))
             .collect();
         assert!(!keys.is_empty(), "a workload needs a key");
-        let clients = (1..=settings.clients + settings.session_clients)
+        let calling = settings.clients + settings.session_clients;
+        let clients = (1..=calling + settings.reading_clients)
             .map(|number| {
                 let random = random.fork_numbered("client", u64::from(number));
-                Client::new(random, number, number > settings.clients, &settings, now)
+                let habit = match number {
+                    _ if number <= settings.clients => Habit::Plain,
+                    _ if number <= calling => Habit::NumbersWrites,
+                    _ => Habit::ReadsReplicas,
+                };
+                Client::new(random, number, habit, &settings, now)
             })
             .collect();
         let shared = Shared {

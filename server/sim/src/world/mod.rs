@@ -33,7 +33,7 @@ mod settings;
 mod stage;
 
 pub use marks::Marks;
-pub use settings::Settings;
+pub use settings::{ReplicaReads, Settings};
 pub use stage::{Asked, Heard, Report, Stage};
 
 use holdfast_raft::{ConfState, Message, MessageBody, Role, RoleState};
@@ -205,6 +205,10 @@ pub fn simulate(task: &Task, trace: &mut Trace) -> Summary {
     let mut pairs = random.fork("pairs");
     if pairs.chance(400) {
         workload.keys.insert(KeyKind::Pair, pairs.range(1..=2) as u32);
+    }
+    workload.draw_leases(&random, limits.skew_us_max);
+    if settings.replica_reads != ReplicaReads::Unused {
+        workload.add_readers(&random, settings.replica_reads == ReplicaReads::Stale);
     }
     run(&plan, settings, workload, &random, trace)
 }

@@ -14,8 +14,22 @@ use crate::time::{MILLISECOND, Micros, SECOND};
 /// Where every simulated machine keeps its data.
 pub(super) const DATA_DIR: &str = "/data";
 
+/// Chosen so that the seeds that tests name do without readers, and run as they did when they found something.
+const SEED_KEEPER: u64 = 15;
+
 /// How often leaders have the replicas' states compared.
 const STATE_CHECK_INTERVAL_MS: u64 = 10_000;
+
+/// What the nodes that don't lead answer to who says READONLY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplicaReads {
+    /// Nobody says so.
+    Unused,
+    /// What they know.
+    Stale,
+    /// What is true, once they know all that the leader says they must.
+    Linearizable,
+}
 
 /// The same for all nodes of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +72,8 @@ pub struct Settings {
     pub fall_per_mille: u32,
     /// How long an unused session is remembered, in seconds.
     pub session_retention_seconds: u32,
+    /// What replicas answer.
+    pub replica_reads: ReplicaReads,
     /// How likely a start is cut short by another crash, of a thousand.
     pub stillborn_per_mille: u32,
 }
@@ -67,12 +83,15 @@ impl Settings {
     pub fn draw(random: &Random) -> Settings {
         let mut sleep = random.fork("sleep");
         let mut sessions = random.fork("sessions");
+        let mut replicas = random.fork_numbered("replica reads", SEED_KEEPER);
         let mut random = random.fork("settings");
         let kib = |size: u64| size << 10;
         Settings {
             election_timeout_ms: [300, 500, 1000, 1000][random.index(4)],
             sleep_after_ms: [None, Some(1), Some(20), Some(200)][sleep.index(4)],
             session_retention_seconds: [2, 10, 86_400][sessions.index(3)],
+            replica_reads: [ReplicaReads::Unused, ReplicaReads::Stale, ReplicaReads::Linearizable]
+                [replicas.weighted(&[500, 200, 300])],
             lease_reads: random.chance(700),
             segment_bytes: kib([16, 32, 128, 512][random.index(4)]),
             log_bytes_max: kib([64, 128, 512, 4096][random.index(4)]),
@@ -115,6 +134,7 @@ impl Settings {
             append_bytes_max: 1 << 20,
             fall_per_mille: 0,
             session_retention_seconds: 86_400,
+            replica_reads: ReplicaReads::Unused,
             stillborn_per_mille: 0,
         }
     }

@@ -258,3 +258,146 @@ fn violation_outranks_an_undecided_key() {
     let Verdict::Violation(violation) = check(&history, 5) else { panic!("no violation") };
     assert_eq!(violation.key, b"b");
 }
+
+/// A value is written, then another; then a replica that may be behind is asked.
+fn read_of_old_after_two_writes(read: Option<&str>, third_write_follows: bool) -> Verdict {
+    let mut history = History::new();
+    for (time, value) in [(10, "a"), (20, "b")] {
+        let id = history.call(time, 1, KEY, set(value));
+        history.finish(time + 5, id, Outcome::Answered(Done));
+    }
+    let id = history.call_old(30, 2, KEY);
+    history.finish(35, id, Outcome::Answered(Answer::Value(read.map(Text::from))));
+    if third_write_follows {
+        let id = history.call(40, 1, KEY, set("c"));
+        history.finish(45, id, Outcome::Answered(Done));
+    }
+    check(&history, 10_000)
+}
+
+#[test]
+fn read_that_may_be_old_shows_what_was_there_at_some_time() {
+    for value in [None, Some("a"), Some("b")] {
+        assert!(read_of_old_after_two_writes(value, false).is_pass(), "{value:?}");
+    }
+}
+
+#[test]
+fn read_that_may_be_old_shows_nothing_that_was_never_there_or_comes_later() {
+    for (value, follows) in [("never written", false), ("c", true)] {
+        let verdict = read_of_old_after_two_writes(Some(value), follows);
+        assert!(matches!(verdict, Verdict::Violation(_)), "{value}: {verdict}");
+        assert!(verdict.to_string().contains("get of any time before"), "{verdict}");
+    }
+}
+
+/// Many old reads among writes of unknown outcome: what was tried is still told apart.
+#[test]
+fn reads_that_may_be_old_do_not_confuse_the_memory_of_what_was_tried() {
+    let mut history = History::new();
+    let mut now = 0;
+    for number in 0..60_u32 {
+        now += 10;
+        let write = history.call(now, 1, KEY, set(&number.to_string()));
+        let other = history.call(now + 1, 2, KEY, set(&format!("other {number}")));
+        history.finish(now + 4, write, Outcome::Answered(Done));
+        history.finish(now + 5, other, Outcome::Answered(Done));
+        let read = history.call_old(now + 6, 3, KEY);
+        let old = number / 2;
+        let value = if number.is_multiple_of(3) { format!("other {old}") } else { old.to_string() };
+        history.finish(now + 7, read, Outcome::Answered(Answer::Value(Some(value.as_str().into()))));
+    }
+    let verdict = check(&history, 100_000);
+    assert!(verdict.is_pass(), "{verdict}");
+}
+
+/// A value that is stored from 100 to 110 us for 300 us, where clocks may be off by 50 us together; then what others do.
+fn lapsing(others: &[(u64, u64, Operation, Answer)]) -> Verdict {
+    let mut history = History::new();
+    let lapse = Lapse { span_us: 300, error_us: 50 };
+    let id = history.call_lapsing(100, 1, KEY, create("v"), lapse);
+    history.finish(110, id, Outcome::Answered(Done));
+    for (called, returned, operation, answer) in others {
+        let id = history.call(*called, 2, KEY, operation.clone());
+        history.finish(*returned, id, Outcome::Answered(answer.clone()));
+    }
+    check(&history, 10_000)
+}
+
+fn found(value: Option<&str>) -> Answer {
+    Answer::Value(value.map(Text::from))
+}
+
+#[test]
+fn value_goes_away_once_its_time_is_over() {
+    let get = Operation::Get;
+    assert!(lapsing(&[(200, 210, get.clone(), found(Some("v"))), (420, 430, get.clone(), found(None))]).is_pass());
+    assert!(lapsing(&[(450, 460, get.clone(), found(Some("v")))]).is_pass(), "clocks may differ");
+    assert!(lapsing(&[(350, 360, get, found(None))]).is_pass(), "the other way, too");
+    assert!(lapsing(&[(420, 430, create("w"), Done), (440, 450, Operation::Get, found(Some("w")))]).is_pass());
+}
+
+#[test]
+fn value_that_goes_away_too_soon_is_found() {
+    for early in [(320, 330, Operation::Get, found(None)), (320, 330, create("w"), Done)] {
+        let verdict = lapsing(&[early, (600, 610, Operation::Get, found(None))]);
+        assert!(matches!(verdict, Verdict::Violation(_)), "{verdict}");
+    }
+}
+
+#[test]
+fn value_that_comes_back_is_found() {
+    let (gone, there) = ((360, 370, Operation::Get, found(None)), (380, 390, Operation::Get, found(Some("v"))));
+    let verdict = lapsing(&[gone, there]);
+    assert!(matches!(verdict, Verdict::Violation(_)), "{verdict}");
+    let taken = (360, 370, create("w"), Done);
+    let verdict = lapsing(&[taken, (380, 390, cas("v", "x"), Done)]);
+    assert!(matches!(verdict, Verdict::Violation(_)), "a lock that two have: {verdict}");
+}
+
+#[test]
+fn value_that_stays_too_long_is_found() {
+    for late in [(461, 470, Operation::Get, found(Some("v"))), (461, 470, cas("v", "w"), Done)] {
+        let verdict = lapsing(&[late]);
+        assert!(matches!(verdict, Verdict::Outlived(_)), "{verdict}");
+        assert!(verdict.to_string().contains("outlived its deadline, which was 0.000460 s"), "{verdict}");
+    }
+}
+
+#[test]
+fn value_of_unknown_outcome_may_come_late_and_goes_once() {
+    let mut history = History::new();
+    let lapse = Lapse { span_us: 300, error_us: 50 };
+    let id = history.call_lapsing(100, 1, KEY, set("v"), lapse);
+    history.finish(200, id, Outcome::Unknown);
+    for (time, value) in [(500, None), (600, Some("v")), (700, None)] {
+        let id = history.call(time, 2, KEY, Operation::Get);
+        history.finish(time + 10, id, Outcome::Answered(found(value)));
+    }
+    assert!(check(&history, 10_000).is_pass());
+    let id = history.call(800, 2, KEY, Operation::Get);
+    history.finish(810, id, Outcome::Answered(found(Some("v"))));
+    let verdict = check(&history, 10_000);
+    assert!(matches!(verdict, Verdict::Violation(_)), "{verdict}");
+}
+
+#[test]
+fn value_whose_deadline_is_moved_has_until_the_last_one() {
+    let get_and_move = |outcome: Outcome, span_us| {
+        let mut history = History::new();
+        let lapse = Lapse { span_us: 300, error_us: 50 };
+        let id = history.call_lapsing(100, 1, KEY, create("v"), lapse);
+        history.finish(110, id, Outcome::Answered(Done));
+        let id = history.call_lapsing(200, 2, KEY, Operation::Get, Lapse { span_us, error_us: 50 });
+        history.finish(210, id, outcome);
+        let id = history.call(900, 2, KEY, Operation::Get);
+        history.finish(910, id, Outcome::Answered(found(Some("v"))));
+        check(&history, 10_000)
+    };
+    let moved = || Outcome::Answered(found(Some("v")));
+    assert!(get_and_move(moved(), 700).is_pass());
+    assert!(get_and_move(moved(), Lapse::NEVER).is_pass());
+    assert!(get_and_move(Outcome::Unknown, 100).is_pass(), "nobody knows when it was done");
+    let verdict = get_and_move(moved(), 600);
+    assert!(matches!(verdict, Verdict::Outlived(_)), "{verdict}");
+}

@@ -22,12 +22,8 @@ pub(super) fn outcomes(before: Option<&[u8]>, operation: &Operation) -> (Option<
         }
         Operation::Delete if before.is_none() => (None, refused()),
         Operation::Delete => (None, vec![old, Answer::Done]),
-        Operation::CompareAndDelete { expected } => {
-            if before == Some(expected.as_bytes()) {
-                (None, vec![old, Answer::Done])
-            } else {
-                (same, refused())
-            }
+        Operation::CompareAndDelete { expected } | Operation::Lapse(expected) => {
+            if before == Some(expected.as_bytes()) { (None, vec![old, Answer::Done]) } else { (same, refused()) }
         }
         Operation::Increment(by) => {
             let text = String::from_utf8(before.unwrap_or(b"0").to_vec()).unwrap();

@@ -123,7 +123,10 @@ impl Node {
         place: &mut u32,
     ) -> Result<(), EntryError> {
         match self.host.data_mut().apply_internal(number, args) {
-            InternalEffect::Reclaimed(_) => return Ok(()),
+            InternalEffect::Reclaimed(count) => {
+                self.mark(if count > 0 { "expired keys deleted" } else { "expired keys that were none any more" });
+                return Ok(());
+            }
             InternalEffect::Members => {
                 self.answer_joins();
                 self.topology_changed = true;

@@ -1,13 +1,15 @@
 //! Requests of clients: decoded, routed, gathered into turns, answered. Follows `shard/{conn,dispatch,turn,cluster}.rs`.
 
-use holdfast_server::cluster::route::{Standing, route, route_to_any_leader};
-use holdfast_server::command::{self, CommandSpec, Handler, VALUE_BYTES_MAX_DEFAULT};
+use holdfast_raft::ReadError;
+use holdfast_server::cluster::route::{Route, Standing, route, route_to_any_leader};
+use holdfast_server::command::{self, CommandSpec, Connection, Handler, VALUE_BYTES_MAX_DEFAULT};
 use holdfast_server::entry::{EntryBuilder, OpArena};
 use holdfast_server::once::{OnceCall, SessionLimits};
 use holdfast_server::replica::{ReadGate, internal};
 use holdfast_server::resp::{Decoder, Limits, Proto, Reply, Step};
 use std::collections::VecDeque;
 
+use super::super::settings::ReplicaReads;
 use super::{Effect, Node, Timer};
 
 /// Entries of this node's that may be under way while another is proposed.
@@ -31,9 +33,23 @@ enum Hold {
     Paused,
 }
 
+/// Where a command belongs.
+enum Place {
+    /// This node leads what it is about.
+    Here,
+    /// Here, from what a replica knows.
+    Replica,
+    /// Here, once the replica has applied what its leader names.
+    Follower,
+    /// Not here; the text says where, or why not.
+    Elsewhere(String),
+}
+
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) reply: Reply,
+    /// It has said READONLY.
+    read_only: bool,
     /// Commands in turns that are not answered yet.
     pub(super) pending: u32,
     input: Vec<u8>,
@@ -91,6 +107,8 @@ impl Turn {
 pub(super) struct Asked {
     pub(super) context: u64,
     pub(super) index: Option<u64>,
+    /// The question went to the leader, which is another.
+    by_follower: bool,
     conns: Vec<ConnId>,
 }
 
@@ -99,6 +117,7 @@ impl Node {
     pub(in crate::world) fn request(&mut self, id: ConnId, bytes: &[u8]) {
         let conn = self.conns.entry(id).or_insert_with(|| Conn {
             reply: Reply::new(Proto::Resp2),
+            read_only: false,
             pending: 0,
             input: Vec::new(),
             decoder: Decoder::new(),
@@ -167,6 +186,10 @@ impl Node {
                 Err(failure) => self.answer(id, failure.text()),
             },
             Handler::NewSession => self.dispatch_new_session(id),
+            Handler::Connection(Connection::Readonly) => {
+                self.conns.get_mut(&id).into_iter().for_each(|conn| conn.read_only = true);
+                self.answer_with(id, Reply::ok)
+            }
             _ => self.answer(id, "ERR not simulated"),
         }
     }
@@ -176,8 +199,7 @@ impl Node {
     }
 
     fn dispatch_new_session(&mut self, id: ConnId) -> bool {
-        if let Some(reason) = self.host.fault() {
-            let text = format!("MISCONF {reason}");
+        if let Some(text) = self.halted() {
             return self.answer(id, &text);
         }
         let leads = self.leads();
@@ -203,25 +225,43 @@ impl Node {
         once: Option<&OnceCall<'_>>,
     ) -> bool {
         let writes = spec.is_write();
-        if writes && let Some(reason) = self.host.fault() {
-            let text = format!("MISCONF {reason}");
+        if writes && let Some(text) = self.halted() {
             return self.answer(id, &text);
         }
-        let leads = self.leads();
-        let routed = route(&self.topology, spec, args, Standing::default(), |_| leads);
-        if let Some(text) = routed.error() {
-            let text = text.into_owned();
-            self.mark(if text.starts_with("MOVED") { "redirections" } else { "refusals without a leader" });
-            return self.answer(id, &text);
-        }
+        let (replica, fresh) = match self.place_of(id, spec, args) {
+            Place::Here => (false, true),
+            Place::Replica => (true, false),
+            Place::Follower => (true, true),
+            Place::Elsewhere(text) => {
+                self.mark(if text.starts_with("MOVED") { "redirections" } else { "refusals without a leader" });
+                return self.answer(id, &text);
+            }
+        };
         if writes && (self.host.write_stall() || self.turn.is_full()) {
             self.held_back.insert(id);
             self.mark("writes held back");
             return self.hold(id, Hold::Paused);
         }
         let pending = self.conns.get(&id).map_or(0, |conn| conn.pending);
-        if !writes && pending == 0 && !self.may_read(id) {
+        // A replica can't move the group's time: it shows what it knows.
+        let needs_time = !writes && fresh && self.has_ending_key(spec, args);
+        if needs_time && replica {
+            // A deadline has passed of which the group doesn't know yet. Only the leader can tell it.
+            self.mark("deadlines left to the leader");
+            let elsewhere = match route(&self.topology, spec, args, Standing::default(), |_| false) {
+                Route::Serve => Route::ClusterDown.to_string(),
+                elsewhere => elsewhere.to_string(),
+            };
+            return self.answer(id, &elsewhere);
+        }
+        if needs_time && let Some(text) = self.halted() {
+            return self.answer(id, &text);
+        }
+        if !writes && fresh && pending == 0 && !needs_time && !self.may_read(id) {
             return false;
+        }
+        if replica && !fresh {
+            self.mark("stale reads by followers");
         }
         if writes {
             match once {
@@ -229,14 +269,49 @@ impl Node {
                 None => self.turn.builder.push(spec.id, args),
             }
             self.gather(id, Work::Write);
-        } else if pending > 0 {
+        } else if pending > 0 || needs_time {
             let at = self.turn.batch.arena.push(spec.id, args);
-            self.mark("reads behind writes");
+            self.mark(if needs_time { "reads that moved the group's time" } else { "reads behind writes" });
             self.gather(id, Work::Read(at));
         } else {
             self.read_now(id, spec, args);
         }
         true
+    }
+
+    /// Whether the deadline of one of a command's keys has passed since the group's time last moved.
+    fn has_ending_key(&mut self, spec: &'static CommandSpec, args: &[&[u8]]) -> bool {
+        let clock_ms = self.clock_ms;
+        for position in command::keys_of(spec, args) {
+            match self.host.data_mut().is_ending(args[position], clock_ms) {
+                Ok(false) => {}
+                Ok(true) => return true,
+                Err(error) => self.fail(&error.to_string()),
+            }
+        }
+        false
+    }
+
+    /// What clients are told once the log took no more.
+    fn halted(&self) -> Option<String> {
+        self.host.fault().map(|reason| format!("CLUSTERDOWN {reason}"))
+    }
+
+    /// Whether this node answers a command about keys.
+    fn place_of(&self, id: ConnId, spec: &'static CommandSpec, args: &[&[u8]]) -> Place {
+        // NB: a halted replica may hold half of an entry: it shows nothing any more.
+        if let Some(text) = self.halted() {
+            return Place::Elsewhere(text);
+        }
+        let leads = self.leads();
+        let read_only = self.conns.get(&id).is_some_and(|conn| conn.read_only);
+        match route(&self.topology, spec, args, Standing { read_only }, |_| leads).error() {
+            None if leads => Place::Here,
+            None if self.settings.replica_reads != ReplicaReads::Linearizable => Place::Replica,
+            None if self.host.data().raft().role_state().leader.is_some() => Place::Follower,
+            None => Place::Elsewhere(Route::ClusterDown.to_string()),
+            Some(text) => Place::Elsewhere(text.into_owned()),
+        }
     }
 
     fn read_now(&mut self, id: ConnId, spec: &'static CommandSpec, args: &[&[u8]]) {
@@ -257,13 +332,17 @@ impl Node {
 
     /// Answers an error in the command's place in the connection's order.
     fn answer(&mut self, id: ConnId, text: &str) -> bool {
+        self.answer_with(id, |reply| reply.error(text))
+    }
+
+    fn answer_with(&mut self, id: ConnId, write: impl FnOnce(&mut Reply)) -> bool {
         let Some(conn) = self.conns.get_mut(&id) else { return true };
         if conn.pending == 0 {
-            conn.reply.error(text);
+            write(&mut conn.reply);
             self.touched.insert(id);
         } else {
             let mut reply = Reply::new(Proto::Resp2);
-            reply.error(text);
+            write(&mut reply);
             self.gather(id, Work::Ready(reply.output().to_vec()));
         }
         true
@@ -416,16 +495,28 @@ impl Node {
         let context = self.next_context;
         self.next_context += 1;
         let conns = std::mem::take(&mut self.readers);
+        let by_follower = !self.host.data().raft().is_leader();
         match self.host.data_mut().read_index(self.mono_ms, context) {
-            Ok(()) => self.asked.push_back(Asked { context, index: None, conns }),
-            Err(_) => conns.into_iter().for_each(|conn| self.release(conn)),
+            Ok(()) => self.asked.push_back(Asked { context, index: None, by_follower, conns }),
+            // They ask again in the turn that the answer to an earlier question begins.
+            Err(ReadError::TooManyReads) => self.readers = conns,
+            Err(ReadError::NotLeader { .. }) => conns.into_iter().for_each(|conn| self.release(conn)),
         }
     }
 
+    /// Reads that found too many waiting ask again.
+    pub(super) fn ask_again(&mut self) {
+        if !self.readers.is_empty() {
+            self.schedule_turn();
+        }
+    }
+
+    /// Lets all reads go that wait for the quorum's word, without it.
     pub(super) fn release_readers(&mut self) {
         for conn in std::mem::take(&mut self.readers) {
             self.release(conn);
         }
+        std::mem::take(&mut self.asked).into_iter().for_each(|asked| self.drop_asked(asked));
     }
 
     /// Reads won't be confirmed: they are dispatched again, and told who leads.
@@ -433,9 +524,13 @@ impl Node {
         if let Some(at) = self.asked.iter().position(|asked| asked.context == context)
             && let Some(asked) = self.asked.remove(at)
         {
-            self.mark("quorum reads dropped");
-            asked.conns.into_iter().for_each(|conn| self.release(conn));
+            self.drop_asked(asked);
         }
+    }
+
+    fn drop_asked(&mut self, asked: Asked) {
+        self.mark(if asked.by_follower { "reads by followers given up" } else { "quorum reads dropped" });
+        asked.conns.into_iter().for_each(|conn| self.release(conn));
     }
 
     /// Lets reads go on that are confirmed and whose index is applied.
@@ -444,7 +539,7 @@ impl Node {
         while let Some(at) = self.asked.iter().position(|asked| asked.index.is_some_and(|index| index <= applied)) {
             let Some(asked) = self.asked.remove(at) else { return };
             for id in asked.conns {
-                self.mark("reads by the quorum");
+                self.mark(if asked.by_follower { "reads by followers" } else { "reads by the quorum" });
                 if let Some(conn) = self.conns.get_mut(&id) {
                     conn.granted = conn.asked_bytes;
                 }

@@ -27,6 +27,7 @@ impl Node {
             self.mark("beats while asleep");
             self.effects.push(Effect::Send { to, message: PeerMessage::Beat });
         }
+        let answered = !outputs.reads.is_empty() || !outputs.reads_dropped.is_empty();
         for (_, read) in outputs.reads.drain(..) {
             if let Some(asked) = self.asked.iter_mut().find(|asked| asked.context == read.context) {
                 asked.index = Some(read.index);
@@ -34,6 +35,9 @@ impl Node {
         }
         for (_, context) in outputs.reads_dropped.drain(..) {
             self.drop_read(context);
+        }
+        if answered {
+            self.ask_again();
         }
         for (group, to, found) in outputs.state_hashes.drain(..) {
             self.effects.push(Effect::Send { to, message: PeerMessage::StateHash { group, found } });

@@ -34,6 +34,9 @@ use super::settings::Settings;
 use crate::random::Random;
 use crate::time::{MILLISECOND, Micros};
 
+/// Expired keys that are deleted together: few, so that some have to wait.
+const RECLAIM_KEYS_MAX: usize = 4;
+
 /// Something that the node wants to be called for later.
 #[derive(Debug)]
 pub(super) enum Timer {
@@ -230,6 +233,7 @@ impl Node {
         self.pump();
         self.keep_cluster();
         if !stalled && self.leads() && !self.turn.is_full() {
+            self.look_for_expired();
             self.look_for_old_sessions();
         }
         if !stalled && !self.turn.is_full() {
@@ -237,6 +241,22 @@ impl Node {
             waiting.into_iter().for_each(|conn| self.release(conn));
         }
         self.pump();
+    }
+
+    /// Proposes to delete keys whose time is over.
+    fn look_for_expired(&mut self) {
+        let Some(job) = self.host.data_mut().expired(self.clock_ms, RECLAIM_KEYS_MAX) else { return };
+        match job.run() {
+            Ok(outcome) => {
+                let found = self.host.data_mut().finish_expired(outcome);
+                if !found.is_empty() {
+                    let mut args: Vec<&[u8]> = vec![b""];
+                    args.extend(found.iter().map(|key| &key.key[..]));
+                    self.push_internal(internal::RECLAIM, &args);
+                }
+            }
+            Err(error) => self.fail(&error.to_string()),
+        }
     }
 
     /// Proposes to forget sessions that are over. There are few: all are looked at each time.
