@@ -31,7 +31,7 @@ use std::sync::Arc;
 pub const RECORD_NAME_BYTES: usize = 24;
 /// The longest record, in bytes.
 pub const RECORD_BYTES_MAX: usize = 1 << 20;
-/// What a record takes beside its data: its share of the map's nodes, and the allocation's head. Measured by a test of the server.
+/// What a record takes beside its data: its share of the map's nodes, and the head of an allocation if it is long. Measured by a test of the server.
 pub const RECORD_OVERHEAD_BYTES: u64 = 96;
 /// All records together, as a snapshot may bring them. What the host allows is much less.
 const RECORDS_BYTES_MAX: u64 = 4 << 30;
