@@ -11,6 +11,7 @@
 //! is put off. That goes for the newest membership and for each that a running node still takes for valid: a change may be committed, and
 //! known to nobody but the node that is about to be lost. And only a node whose disk was made to fail, or rotted, may give up or refuse to start.
 
+use holdfast_raft::ConfState;
 use holdfast_server::cluster::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -67,9 +68,11 @@ impl World<'_> {
             let is_lost = |voter: &&NodeId| operator.lost.contains(voter) || lost == Some(**voter);
             voters.iter().filter(is_lost).count() <= voters.len().saturating_sub(1) / 2
         };
+        // NB: a learner's promotion may be in a log already, and be committed when it is gone.
+        let with_learners = |conf: &ConfState| -> Vec<NodeId> { [&conf.voters[..], &conf.learners[..]].concat() };
         let bears = std::iter::once(newest)
             .chain(believed)
-            .flat_map(|conf| [&conf.voters, &conf.voters_outgoing])
+            .flat_map(|conf| [conf.voters.clone(), conf.voters_outgoing.clone(), with_learners(conf)])
             .filter(|voters| !voters.is_empty())
             .all(|voters| {
                 let is_to_go = |voter: &NodeId| operator.leaving.contains_key(voter) || leaves == Some(*voter);
@@ -78,7 +81,7 @@ impl World<'_> {
                 let is_lost = |voter: &NodeId| operator.lost.contains(voter) || lost == Some(*voter);
                 let between: Vec<NodeId> =
                     voters.iter().copied().filter(|voter| is_lost(voter) || !is_to_go(voter)).collect();
-                has_majority(voters) && has_majority(&between) && !stay.is_empty() && has_majority(&stay)
+                has_majority(&voters) && has_majority(&between) && !stay.is_empty() && has_majority(&stay)
             });
         if !bears {
             self.marks.hit("losses put off");
