@@ -809,6 +809,11 @@ impl Raft {
         self.transfer.is_some()
     }
 
+    /// When a leader was last heard, or this replica was started.
+    pub fn leader_heard_at(&self) -> Option<Millis> {
+        self.leader_heard_at
+    }
+
     /// How long a follower waits for its leader, at least, in milliseconds.
     pub fn election_timeout_ms(&self) -> Millis {
         self.config.election_timeout_ms

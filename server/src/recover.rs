@@ -129,7 +129,8 @@ impl Found {
 
     /// Whether there is anything to go on with.
     fn check(&self) -> Result<(), StartError> {
-        if self.members.conf.is_sole_voter(self.node()) && !self.identity.recovering {
+        let would_serve = self.parting.is_none() && !self.differs;
+        if self.members.conf.is_sole_voter(self.node()) && would_serve && !self.identity.recovering {
             return Err(StartError::Recovery(format!(
                 "node {} is the only voter of its cluster: nothing is missing, start it as usual",
                 self.node()

@@ -190,6 +190,9 @@ fn withdrawn_request_lets_the_longest_log_lead() {
     simulation.reconnect(short);
     simulation.run_for(20_000);
     assert_eq!(simulation.leader(), None, "the one may not, the other can't");
+    let (now, raft) = (simulation.now, simulation.node(asking).raft());
+    assert_eq!(raft.role_state().leader, Some(leader), "it may not even look for another");
+    assert!(raft.leader_heard_at().is_some_and(|heard| heard + 10_000 < now), "but hosts can tell");
     assert!(simulation.with_node(asking, |node, _| node.raft().withdraw_snapshot_request()));
     simulation.agree("after", 2);
     assert_eq!(simulation.leader(), Some(asking));

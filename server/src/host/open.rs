@@ -185,7 +185,8 @@ impl Host {
             pace,
         };
         for replica in &mut host.replicas {
-            replica.set_check_interval(options.state_check_interval_ms);
+            // Who is alone has nobody to be compared with.
+            replica.set_check_interval(identity.map_or(0, |_| options.state_check_interval_ms));
             // NB: who is left alone has nobody to be rebuilt from.
             if host.differences.has(replica.group()) && !options.commit_all {
                 replica.still_differs();

@@ -205,10 +205,8 @@ pub(crate) struct StateCheck {
     nothing: Option<Nothing>,
     /// This replica differs from a majority, and must be rebuilt.
     differs: bool,
-    /// It has asked for a snapshot.
-    asked_snapshot: bool,
-    /// Since when it waits for one while nobody leads.
-    leaderless_ms: Option<u64>,
+    /// When it asked for a snapshot.
+    asked_ms: Option<u64>,
     standing: CheckStanding,
     /// Hashes for the leader.
     pub(crate) outbox: Vec<(NodeId, StateHash)>,
@@ -223,8 +221,7 @@ impl StateCheck {
             self.standing.rebuilt += 1;
             tracing::info!("this replica was rebuilt from the leader's snapshot");
         }
-        self.asked_snapshot = false;
-        self.leaderless_ms = None;
+        self.asked_ms = None;
     }
 
     /// A check of this index, or of one before, can't be answered.
@@ -433,29 +430,23 @@ impl Replica {
             }
             return;
         }
-        let is_led = self.raft.role_state().leader.is_some();
-        if !self.check.asked_snapshot {
+        // NB: not whether a leader is known: a replica that waits for a snapshot remembers one that is gone.
+        let heard = self.raft.leader_heard_at().max(self.check.asked_ms).unwrap_or(0);
+        let patience = self.raft.election_timeout_ms().saturating_mul(LEADERLESS_TIMEOUTS);
+        let is_led =
+            self.raft.role_state().leader.is_some() && (self.raft.is_asleep() || now.saturating_sub(heard) < patience);
+        if self.check.asked_ms.is_none() {
             // NB: what was handed out and not applied counts as lost with the state: it must not be applied to the new one.
             let is_level = self.raft.status().delivered == self.table.applied().index;
             if is_level && is_led {
-                self.check.asked_snapshot = true;
+                self.check.asked_ms = Some(now);
                 self.raft.request_snapshot();
             }
-            return;
-        }
-        if is_led {
-            self.check.leaderless_ms = None;
-            return;
-        }
-        let since = *self.check.leaderless_ms.get_or_insert(now);
-        if now.saturating_sub(since) >= self.raft.election_timeout_ms().saturating_mul(LEADERLESS_TIMEOUTS)
-            && self.raft.withdraw_snapshot_request()
-        {
+        } else if !is_led && now.saturating_sub(heard) >= patience && self.raft.withdraw_snapshot_request() {
             tracing::warn!(
                 "nobody leads: this replica stands for election, though it differs, and hands leadership over"
             );
-            self.check.leaderless_ms = None;
-            self.check.asked_snapshot = false;
+            self.check.asked_ms = None;
         }
     }
 

@@ -477,11 +477,12 @@ impl Shard {
         let replica = self.host.data();
         let leader = replica.raft().role_state().leader;
         let known = replica.members().by_folder(folder).and_then(|id| replica.member(id)).is_some_and(|m| *m == member);
+        let is_new = replica.members().by_folder(folder).is_none();
         let others = replica.members().nodes.iter().filter(|(_, other)| other.folder != folder);
         let taken = others.map(|(id, other)| (*id, other)).find_map(|(id, other)| match () {
             () if other.peer == member.peer => Some((id, "peer", &other.peer)),
-            // Two nodes would send a client to each other without end.
-            () if other.client == member.client => Some((id, "client", &other.client)),
+            // Two nodes would send a client to each other without end. NB: those that are in the list may be about to change places.
+            () if other.client == member.client && is_new => Some((id, "client", &other.client)),
             () => None,
         });
         let Some(cluster) = &mut self.cluster else { return };
@@ -682,8 +683,14 @@ impl Shard {
             let leader = leader.peer.clone();
             let request = JoinRequest { folder: me.folder, client: me.client, peer: me.peer };
             tokio::task::spawn_local(async move {
-                if let Err(error) = request_join(&leader, request, MEMBER_TIMEOUT).await {
-                    tracing::warn!(%leader, %error, "cannot tell the leader of this node's new addresses; trying again");
+                match request_join(&leader, request, MEMBER_TIMEOUT).await {
+                    Ok(JoinReply::Refused { reason }) => {
+                        tracing::warn!(%leader, reason, "the leader does not take this node's new addresses; trying again");
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%leader, %error, "cannot tell the leader of this node's new addresses; trying again");
+                    }
                 }
             });
         }

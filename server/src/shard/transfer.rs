@@ -17,6 +17,7 @@ use super::{AbortOnPanic, Shard};
 use crate::cluster::NodeId;
 use crate::host::{ChunkPlace, Incoming, SnapshotChunks, Unacknowledged};
 use crate::peer::{PeerMessage, SnapshotChunk, SnapshotStatus};
+use crate::replica::Replica;
 use bytes::Bytes;
 use holdfast_engine::GroupId;
 use holdfast_engine::snapshot::{SnapshotFile, SnapshotHeader};
@@ -34,6 +35,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Bytes of a snapshot that may be on their way, not yet on the receiver's disk.
 const WINDOW_BYTES: u64 = 4 << 20;
+/// Bytes that are sent at once at most.
+const PIECE_BYTES_MAX: usize = 512 << 10;
 /// How often a broken link is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 /// When a receiver says nothing for so long, what it did not acknowledge is sent again: its word may be lost.
@@ -169,6 +172,11 @@ impl Shard {
             UnderWay::Sending => return,
             // Raft would wait for ever for what nobody sends, if the need were taken for the one that was met.
             UnderWay::Announced(transfer) => self.forget_outgoing(transfer),
+        }
+        // What is known to be wrong must not spread: somebody else is to lead.
+        if self.host.replica(group).is_some_and(Replica::differs) {
+            tracing::warn!(to = need.to, "no snapshot is sent from a state that differs from the majority's");
+            return self.report_later(group, need.to);
         }
         let begun = match self.host.begin_sending(group) {
             Ok(Some((view, meta))) if meta.index >= need.index_min => Ok((view, meta)),
@@ -499,7 +507,11 @@ impl Shard {
         });
         match spawned {
             Ok(_) => cluster.transfers.hashing = true,
-            Err(error) => tracing::error!(%error, "cannot start a thread to check the state"),
+            Err(error) => {
+                tracing::error!(%error, "cannot start a thread to check the state");
+                let said = holdfast_engine::Error::io("start a thread for", Path::new("a check of the state"), error);
+                self.host.finish_hash(group, index, Err(said));
+            }
         }
     }
 
@@ -546,11 +558,12 @@ async fn send(
     view: View,
     state: &OutgoingState,
 ) -> Result<(), String> {
-    let (chunks, mut encoded) = tokio::sync::mpsc::channel::<Result<(Vec<u8>, bool), String>>(4);
+    let (chunks, mut encoded) = tokio::sync::mpsc::channel::<Result<(Bytes, bool), String>>(4);
     std::thread::Builder::new()
         .name("holdfast-snapshot".into())
         .spawn(move || {
-            let read = SnapshotChunks::send_all(&view, |bytes, last| chunks.blocking_send(Ok((bytes, last))).is_ok());
+            let mut send = |bytes: Vec<u8>, last| chunks.blocking_send(Ok((Bytes::from(bytes), last))).is_ok();
+            let read = SnapshotChunks::send_all(&view, &mut send);
             if let Err(error) = read {
                 let _ = chunks.blocking_send(Err(error.to_string()));
             }
@@ -561,16 +574,20 @@ async fn send(
     let mut offset = 0_u64;
     let mut whole = false;
     while let Some(chunk) = encoded.recv().await {
-        let (bytes, last) = chunk?;
-        sending.wait_until(STALL, || offset.saturating_sub(state.acked.get()) < WINDOW_BYTES).await?;
-        let length = bytes.len() as u64;
-        state.sent.set(offset + length);
-        sending.send(offset, Bytes::from(bytes), last)?;
-        offset += length;
-        whole = last;
-        if rate > 0 {
-            // What clients send comes first.
-            tokio::time::sleep_until((started + span_at(offset, rate)).into()).await;
+        let (mut bytes, last) = chunk?;
+        // NB: also a large value goes in pieces, or the receiver would hear nothing for long where the rate is low.
+        while !bytes.is_empty() || (last && !whole) {
+            let piece = bytes.split_to(bytes.len().min(PIECE_BYTES_MAX));
+            sending.wait_until(STALL, || offset.saturating_sub(state.acked.get()) < WINDOW_BYTES).await?;
+            let length = piece.len() as u64;
+            whole = last && bytes.is_empty();
+            state.sent.set(offset + length);
+            sending.send(offset, piece, whole)?;
+            offset += length;
+            if rate > 0 {
+                // What clients send comes first.
+                tokio::time::sleep_until((started + span_at(offset, rate)).into()).await;
+            }
         }
     }
     if !whole {

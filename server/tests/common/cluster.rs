@@ -98,7 +98,7 @@ impl Cluster {
         Cluster::start_nodes(flags, false)
     }
 
-    /// The same, but what the nodes say to each other goes through relays, whose connections [`Cluster::cut_links`] ends.
+    /// The same, but what the nodes say to each other goes through relays, whose connections [`Cluster::cut_links_to`] ends.
     pub fn start_behind_relays(flags: &[&str]) -> Cluster {
         Cluster::start_nodes(&[flags, &["--announce-host", RELAYED_HOST]].concat(), true)
     }
@@ -124,9 +124,9 @@ impl Cluster {
         cluster
     }
 
-    /// Ends all connections between nodes. They are free to make new ones.
-    pub fn cut_links(&self) {
-        self.relays.iter().for_each(Relay::cut);
+    /// Ends all connections that others made to a node. They are free to make new ones.
+    pub fn cut_links_to(&self, place: usize) {
+        self.relays[place].cut();
     }
 
     /// Starts another node, which asks the one at `via` to be taken in. Its number is its place plus 1, if nodes are added one by one.

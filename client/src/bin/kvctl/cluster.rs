@@ -274,8 +274,8 @@ async fn replace(
         // A cluster of an odd number of voters has none to spare: whoever is named here was part of it before.
         Some(node) if node.votes && voters % 2 == 1 && known.iter().any(|node| node.id == dead && node.votes) => {
             return Err(Failure::Usage(format!(
-                "node {} at {new} has a vote already, and without node {dead} there would be {} voters instead of {voters}. Name a node \
-                 that was added; if fewer voters are meant, `kvctl node remove {dead}`",
+                "node {} at {new} has a vote already, and without node {dead} there would be {} voters instead of {voters}. If that is meant, \
+                 or it was added for this: `kvctl node remove {dead}`",
                 node.id,
                 voters - 1
             )));

@@ -81,6 +81,9 @@ impl Node {
             self.mark("snapshots cut off by the log");
             self.forget_outgoing(transfer);
         }
+        if self.host.data().differs() {
+            return self.report_later(need.to);
+        }
         let begun = match self.host.begin_sending(DATA_GROUP) {
             Ok(Some((_, meta))) if meta.index < need.index_min => {
                 self.host.finish_sending(DATA_GROUP, meta.index);
