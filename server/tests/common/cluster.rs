@@ -4,6 +4,7 @@ use super::relay::Relay;
 use super::resp::{Client, Value};
 use super::{PATIENCE, Server, command, folder};
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How many nodes there are at first.
@@ -31,9 +32,16 @@ pub fn until_within(what: &str, patience: Duration, mut is_so: impl FnMut() -> b
     }
 }
 
-/// A port that nobody listens on right now.
+/// A port that nobody listens on, and that nobody will get by chance: below those that the system gives to connections, and each once.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("a port").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = 12_000 + (number % 20_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// What a node says of its group.
