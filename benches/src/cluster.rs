@@ -10,7 +10,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 
@@ -20,6 +20,8 @@ use crate::process::{Server, free_port};
 
 /// Between a node's client port and its port for peers, where nothing else is said.
 const PEER_PORT_OFFSET: u16 = 10_000;
+/// A key that is written to see that it can be.
+const PROBE: &[u8] = b"probe";
 /// How long a node may take to start, and a new cluster to become whole.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// How long one question to a node may take: a stopped process takes connections and never answers.
@@ -354,17 +356,26 @@ impl Cluster {
         whole.map_err(|story| format!("{story}\n{}", self.describe()))
     }
 
-    /// Waits until all members have applied the same; nothing may be written meanwhile.
+    /// Waits until every member has applied all that was written before; nothing may be written meanwhile. It writes the key `probe` and
+    /// looks for it: what INFO tells is what a node knew a moment ago.
     ///
     /// # Errors
     /// If that doesn't happen in time.
     pub fn wait_equal(&self, patience: Duration) -> Result<(), String> {
-        let members = self.members();
-        wait("all nodes have applied the same", patience, || {
-            let applied: Vec<u64> = members.iter().filter_map(|place| Some(self.standing(*place)?.applied)).collect();
-            applied.len() == members.len() && applied.iter().all(|index| *index == applied[0])
-        })
-        .map_err(|story| format!("{story}\n{}", self.describe()))
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let marker = since_epoch.as_nanos().to_string();
+        let ask = |place: usize, commands: &[&[&[u8]]]| -> Result<String, String> {
+            let mut connection = Connection::open(self.address(place), ASK_PATIENCE)?;
+            commands.iter().try_fold(String::new(), |_, command| connection.ask(command))
+        };
+        wait("the leader takes a write", patience, || {
+            let taken = self.leader().and_then(|place| ask(place, &[&[b"SET", PROBE, marker.as_bytes()]]));
+            taken.is_ok_and(|reply| reply == "OK")
+        })?;
+        let has_marker =
+            |place: usize| ask(place, &[&[b"READONLY"], &[b"GET", PROBE]]).is_ok_and(|value| value == marker);
+        wait("all nodes have applied the same", patience, || self.members().into_iter().all(has_marker))
+            .map_err(|story| format!("{story}\n{}", self.describe()))
     }
 
     /// Asks every member but `except` to write, over and over, until one does: how long that took from `since` on.
@@ -379,7 +390,7 @@ impl Cluster {
                 if connection.is_none() {
                     *connection = Connection::open(self.address(place), PROBE_PATIENCE).ok();
                 }
-                let asked = connection.as_mut().map(|connection| connection.ask(&[b"SET", b"probe", b"x"]));
+                let asked = connection.as_mut().map(|connection| connection.ask(&[b"SET", PROBE, b"x"]));
                 match asked {
                     Some(Ok(reply)) => reply == "OK",
                     Some(Err(_)) => {
