@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::cluster::{Cluster, NODES, free_port, is_elsewhere, until, until_within};
+use common::cluster::{Cluster, NODES, is_elsewhere, until, until_within};
 use common::resp::{Client, Value};
 use common::{PATIENCE, Server, command, folder, refused_command};
 use std::collections::BTreeSet;
@@ -699,8 +699,9 @@ fn node_alone_becomes_the_first_of_a_cluster_with_its_data() {
 fn one_command_runs_three_nodes_and_starts_a_killed_one_again() {
     let dir = folder();
     let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let base = (0..1000)
-        .map(|_| free_port() % 20_000 + 20_000)
+    // Where no other test's nodes are, with the peers' ports 10,000 above.
+    let base = (0..300)
+        .map(|attempt: u32| 11_000 + (std::process::id() * 3 + attempt * 3) as u16 % 900)
         .find(|base| (0..NODES as u16).all(|place| free(base + place) && free(base + place + 10_000)));
     let base = base.expect("free ports");
     let plain = command(dir.path());
