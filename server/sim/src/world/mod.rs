@@ -677,9 +677,12 @@ impl World<'_> {
         let commit = node.host.data().raft().commit_index();
         let leads = node.host.data().raft().is_leader();
         let committed = node.host.log().group(DATA_GROUP).and_then(|log| log.term(commit)).filter(|_| leads);
+        let led = leads.then(|| node.host.data().raft().term());
         if let Some(term) = committed {
             self.leaders.committed(commit, term);
         }
+        let outcome = self.leaders.stands(number, led, commit, committed);
+        self.expect(outcome);
         let outcome = self.logs.commit_is(number, commit);
         self.expect(outcome);
         let outcome = self.leases.look(&self.machines, number, commit, now);

@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `leaders.rs` | a term has one leader, and a leader's log holds everything that was committed before its term |
+//! | `leaders.rs` | a term has one leader, a leader's log holds everything that was committed before its term, and it commits by counting what is of its own term |
 //! | `leases.rs` | who holds a lease knows all that is committed |
 //! | `logs.rs` | an index and a term name one entry and all before it; what is applied at an index is the same everywhere; the commit index does not fall |
 //! | `promises.rs` | a vote, a candidacy and an acknowledgement leave only when the disk holds what they say |
