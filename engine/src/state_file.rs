@@ -59,6 +59,20 @@ pub fn write(vfs: &dyn Vfs, path: &Path, magic: [u8; 8], version: u32, payload: 
     vfs.sync_dir(dir).map_err(|e| Error::io("sync", dir, e))
 }
 
+/// Removes the file, durably, if there is one.
+///
+/// # Errors
+/// [`Error::Io`] when the disk refuses.
+pub fn remove(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    match vfs.remove(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io("remove", path, error)),
+        _ => {}
+    }
+    // NB: also one that was not there: its removal may have been cut short before.
+    let dir = path.parent().unwrap_or(Path::new("."));
+    vfs.sync_dir(dir).map_err(|e| Error::io("sync", dir, e))
+}
+
 /// Reads the file's version and payload; `None` if there is no such file.
 ///
 /// # Errors

@@ -16,7 +16,6 @@ use crate::server::{StartError, random_u128};
 use holdfast_engine::folder::DataFolder;
 use holdfast_engine::state_file;
 use holdfast_engine::vfs::OsVfs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -197,16 +196,8 @@ pub(crate) fn parting(folder: &DataFolder) -> holdfast_engine::Result<Option<Par
 /// When the disk refuses.
 pub(crate) fn forget_cluster(dir: &Path) -> holdfast_engine::Result<()> {
     let vfs = OsVfs::shared();
-    for name in [PEERS_FILE, STARTS_FILE, REMOVED_FILE, LOST_FILE, DIFFERS_FILE] {
-        let path = dir.join(name);
-        match vfs.remove(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(holdfast_engine::Error::io("remove", &path, error));
-            }
-            _ => {}
-        }
-    }
-    vfs.sync_dir(dir).map_err(|error| holdfast_engine::Error::io("sync", dir, error))
+    let names = [PEERS_FILE, STARTS_FILE, REMOVED_FILE, LOST_FILE, DIFFERS_FILE];
+    names.iter().try_for_each(|name| state_file::remove(&*vfs, &dir.join(name)))
 }
 
 fn peers_path(folder: &DataFolder) -> PathBuf {

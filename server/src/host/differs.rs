@@ -11,8 +11,7 @@ use holdfast_engine::state_file;
 use holdfast_engine::vfs::SharedVfs;
 use holdfast_engine::{Error, GroupId, Result};
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const FILE: &str = crate::membership::DIFFERS_FILE;
 const MAGIC: [u8; 8] = *b"HFDIFFER";
@@ -60,19 +59,10 @@ impl DifferenceNote {
             return Ok(());
         }
         if self.groups.is_empty() {
-            return self.remove();
+            return state_file::remove(&*self.vfs, &self.path);
         }
         let payload: Vec<u8> = self.groups.iter().flat_map(|group| group.to_le_bytes()).collect();
         state_file::write(&*self.vfs, &self.path, MAGIC, VERSION, &payload)
-    }
-
-    fn remove(&self) -> Result<()> {
-        match self.vfs.remove(&self.path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io("remove", &self.path, error)),
-            _ => {}
-        }
-        let dir = self.path.parent().unwrap_or(Path::new(""));
-        self.vfs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))
     }
 }
 
@@ -81,6 +71,7 @@ mod tests {
     use super::*;
     use holdfast_engine::store::StoreKind;
     use holdfast_engine::vfs::{CrashPlan, SimVfs};
+    use std::path::Path;
 
     fn note(vfs: &SimVfs) -> DifferenceNote {
         let folder = DataFolder::open(vfs.shared(), Path::new("/data"), 0xabc, StoreKind::Fjall).unwrap();
